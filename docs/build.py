@@ -23,8 +23,7 @@ from reelwright.cli.inspect.settings import Setting, all_settings, blocks, liste
 from reelwright.cli.main import app
 from reelwright.stages.augment.config import AugmentSettings
 from reelwright.stages.base.registry import STAGES
-from reelwright.stages.pretrain.clip_config import ClipAugmentSettings
-from reelwright.stages.pretrain.frame_config import ImageAugmentSettings
+from reelwright.stages.pretrain.examples_config import ClipAugmentSettings, ImageAugmentSettings
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
@@ -47,7 +46,7 @@ API = {
         "stages.arrays.embeddings.VideoEmbeddings",
         "stages.arrays.windows.WindowDataset",
         "stages.arrays.scores.Predictions",
-        "pipeline.api.store.Store",
+        "pipeline.api.outputs.Store",
     ],
     "What is stored": [
         "storage.arrays.frames.FrameStore",

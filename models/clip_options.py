@@ -1,4 +1,4 @@
-"""Options of clip models (whole networks from frames), without torch, so that a slip is told before anything is loaded.
+"""Options of clip models (whole networks from frames), without torch: a slip is found before anything is loaded.
 
 One line of `CLIP_MODEL_OPTIONS` here and one of `clip_models.CLIP_MODELS` make a model that nodes can name. Options may
 say `outputs`, the names of what the model gives (else `logits`), and `answers_rows`, whether it can give logits of

@@ -11,15 +11,13 @@ from typing import Any, ClassVar
 def check_positive(name: str, value: float) -> None:
     """ValueError unless `value` is at least 1."""
     if value < 1:
-        message = f"{name} is {value}; it must be at least 1."
-        raise ValueError(message)
+        raise ValueError(f"{name} is {value}; it must be at least 1.")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """ValueError unless `value` is among `allowed`."""
     if value not in allowed:
-        message = f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}."
-        raise ValueError(message)
+        raise ValueError(f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}.")
 
 
 def check_unused(options: Any, names: Iterable[str], *, because: str) -> None:

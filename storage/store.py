@@ -73,7 +73,7 @@ class Store:
             )
 
     def output(self, produces: str, key: str) -> Path:
-        """Where an output of one kind lies: by spec key what has rows of single videos, else by key."""
+        """Where an output of one kind (`KINDS`) lies: by spec key what has rows of single videos, else by key."""
         return KINDS[produces].place(self.root, key)
 
     def frames(self, spec_key: str) -> Path:
@@ -96,17 +96,9 @@ class Store:
         """The Zarr group of the outputs that are kept beside the scores of one predict spec."""
         return self.output("attention", spec_key)
 
-    def steps(self, key: str) -> Path:
-        """The folder of the completed steps of one node."""
-        return self.output("steps", key)
-
     def report(self, key: str) -> Path:
         """The folder of one evaluation."""
         return self.output("scores", key)
-
-    def pictures(self, key: str) -> Path:
-        """The folder of the pictures and videos of one node."""
-        return self.output("pictures", key)
 
     def node(self, key: str) -> Path:
         """The folder of one node's record and item table."""

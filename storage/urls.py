@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from reelwright.storage.constants import TEMPORARY
+from reelwright.storage.backend import Backend
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 
@@ -61,10 +61,7 @@ def working_copy(url: str) -> Path:
     folder = cache_folder() / "stores" / f"{_readable(url)}-{digest(url)[:12]}"
     marker = folder / _MARKER
     if not marker.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = marker.with_name(f"{TEMPORARY}{os.getpid()}-{_MARKER}")
-        temporary.write_text(url, encoding="utf-8")
-        temporary.replace(marker)
+        Backend().write(marker, url.encode())
     return folder
 
 

@@ -19,12 +19,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.pop("REELWRIGHT_STORE", None)  # a store that a person shares is never written by a test
 
 
-def pytest_configure() -> None:
-    """Decoding processes are forked off one that has imported all; tests/stages/decode starts them as users do."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Decoding processes are forked off one that has imported all, but in tests of how they start."""
     from reelwright.stages.decode.processes import child  # here, after the variables above are set
     from tests import forks
 
     child.start_process = forks.start_decoder
+    if not hasattr(config, "workerinput"):  # the test processes of a run share them
+        forks.listen()
 
 
 @pytest.hookimpl(trylast=True)

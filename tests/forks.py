@@ -1,8 +1,9 @@
 """Processes of `reelwright` without its start-up time, six seconds of a core: forked off one that has imported all.
 
-The process that forks is started at the first call and ends with the tests. What it gives is a process like any other:
-with a session, a working directory, variables and pipes of its own, to be waited for or killed. Tests of what happens
-at start (imports, variables that a library reads when it is loaded) start Python itself.
+One process forks for all test processes of a run. `listen` starts it; it imports at the first call and ends with the
+process that listens. What it gives is a process like any other: with a session, a working directory, variables and
+pipes of its own, to be waited for or killed. Tests of what happens at start (imports, variables that a library reads
+when it is loaded) start Python itself.
 
 Decoding processes, a third of a second each, come off one of their own, which has imported no more than they do:
 those that the tests themselves use, and those of what is run to its end by `run`. What `start` gives may be killed with
@@ -22,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -35,6 +37,7 @@ from reelwright.stages.decode.processes import child
 
 _PIECE_BYTES = 1 << 16
 _MOST_FILES = 8
+_MOST_WAITING = 100  # connections while it imports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +178,34 @@ def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> sub
     return subprocess.CompletedProcess(arguments, process.wait(), out, errors)
 
 
+def listen() -> None:
+    """Start the processes that fork for this process and all that it starts; they do nothing until they are asked."""
+    global _lifeline
+    until, _lifeline = os.pipe()
+    for kind in _IMPORTS:
+        with socket.socket(socket.AF_UNIX) as listening:
+            _address(kind).unlink(missing_ok=True)  # of an earlier process of this number that was killed
+            listening.bind(str(_address(kind)))
+            listening.listen(_MOST_WAITING)
+            process = subprocess.Popen(
+                [sys.executable, "-c", _SERVER, kind, str(listening.fileno()), str(until)],
+                cwd=Path(__file__).parents[1],
+                pass_fds=[listening.fileno(), until],
+                env=child.environment() if kind == "decoders" else None,
+            )
+            _servers.append(process)
+    os.close(until)
+
+
 def close() -> None:
-    """End the processes that fork, where there are any."""
+    """End the processes that `listen` started; nothing where it was not called."""
+    if not _servers:
+        return
+    os.close(_lifeline)
     while _servers:
-        _, (process, connection) = _servers.popitem()
-        with connection:
-            connection.shutdown(socket.SHUT_RDWR)  # whatever else has been forked off and still holds it
-        process.wait(30)
+        _servers.pop().wait(30)
+    for kind in _IMPORTS:
+        _address(kind).unlink()
 
 
 _IMPORTS = {  # all that a process would import, so that a fork begins to work at once
@@ -206,64 +230,71 @@ _IMPORTS = {  # all that a process would import, so that a fork begins to work a
     ),
 }
 _OF_BUCKETS = {"AWS_ENDPOINT_URL": "s3fs"}  # variable of a process -> what it will import, too
-_servers: dict[str, tuple[subprocess.Popen[bytes], socket.socket]] = {}
-_asking = threading.Lock()
+_servers: list[subprocess.Popen[bytes]] = []
+_lifeline = -1  # held open by the process that listens alone
+_PLACE = os.environ.setdefault(  # of the process that listens; short, for addresses have 100 characters
+    "REELWRIGHT_TEST_FORKS", f"{tempfile.gettempdir()}/reelwright-tests-{os.getpid()}"
+)
+# Nothing is imported before the first call: most runs of a few tests need none.
+_SERVER = (
+    "import select, sys; kind, listening, until = sys.argv[1], *map(int, sys.argv[2:]); "
+    "until in select.select([listening, until], [], [])[0] and sys.exit(); "
+    "from tests.forks import serve; serve(kind, listening, until)"
+)
+
+
+def _address(kind: str) -> Path:
+    return Path(f"{_PLACE}-{kind}")
 
 
 def _ask(kind: str, asked: dict[str, Any], ends: list[int]) -> int:
     """Have a process forked that gets ``ends``, which are closed here; what tells of its number and its end."""
     status, status_end = os.pipe()
     try:
-        with _asking:
-            if kind not in _servers:
-                _servers[kind] = _server(kind)
-            socket.send_fds(_servers[kind][1], [json.dumps(asked).encode() + b"\n"], [status_end, *ends])
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(_address(kind)))
+            socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], [status_end, *ends])
     finally:
         for end in (status_end, *ends):
             os.close(end)
     return status
 
 
-def _server(kind: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The process that forks, and the socket on which it is asked."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-c", f"from tests.forks import serve; serve({theirs.fileno()}, {kind!r})"],
-            cwd=Path(__file__).parents[1],
-            pass_fds=[theirs.fileno()],
-            env=child.environment() if kind == "decoders" else None,
-        )
-    return process, ours
-
-
-def serve(descriptor: int, kind: str) -> None:
-    """Fork for each line on the socket, until nobody holds its other end."""
+def serve(kind: str, listening: int, until: int) -> None:
+    """Fork for each connection to a socket, until nobody holds the other end of the pipe ``until``."""
     for module in _IMPORTS[kind]:
         import_module(module)
-    if kind == "commands":
-        _servers["decoders"] = _server("decoders")  # of all that is forked off; it ends with the last that may ask it
     gc.freeze()
-    connection, pending = socket.socket(fileno=descriptor), b""
-    while True:
-        piece, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, _MOST_FILES)
-        if not piece:
-            return
-        pending += piece
-        while not pending.endswith(b"\n"):
-            pending += connection.recv(_PIECE_BYTES)
-        asked, pending = json.loads(pending), b""
-        for module in (_OF_BUCKETS[name] for name in _OF_BUCKETS if name in asked["env"]):
-            import_module(module)
-        middle = os.fork()
-        if middle == 0:
-            connection.close()
-            if os.fork() == 0:  # no child of the server, which goes on at once
-                _watch(asked, *ends)
-            os._exit(0)
-        os.waitpid(middle, 0)
+    listener = socket.socket(fileno=listening)
+    while until not in select.select([listener, until], [], [])[0]:
+        asked, ends = _heard(listener)
+        if asked is not None:
+            _fork(asked, ends, closing=(listener.fileno(), until))
         for end in ends:
             os.close(end)
+
+
+def _fork(asked: dict[str, Any], ends: list[int], *, closing: tuple[int, ...]) -> None:
+    for module in (_OF_BUCKETS[name] for name in _OF_BUCKETS if name in asked["env"]):
+        import_module(module)
+    middle = os.fork()
+    if middle == 0:
+        for descriptor in closing:
+            os.close(descriptor)
+        if os.fork() == 0:  # no child of the server, which goes on at once
+            _watch(asked, *ends)
+        os._exit(0)
+    os.waitpid(middle, 0)
+
+
+def _heard(listener: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """What the next connection asks for, and the files that come with it; None where who asks was killed meanwhile."""
+    connection, _ = listener.accept()
+    with connection:
+        heard, ends, _, _ = socket.recv_fds(connection, _PIECE_BYTES, _MOST_FILES)
+        while piece := connection.recv(_PIECE_BYTES):
+            heard += piece
+    return (json.loads(heard) if heard.endswith(b"\n") else None), ends
 
 
 def _watch(asked: dict[str, Any], status: int, *ends: int) -> None:

@@ -107,8 +107,12 @@ def models() -> Mapping[str, type[Any]]:
 
 def objectives() -> dict[str, type[Any]]:
     """Objectives that `objective.name` may name."""
-    from reelwright.stages.objectives.self_supervised_settings import SELF_SUPERVISED, SelfSupervisedSettings
-    from reelwright.stages.objectives.sequence_settings import SEQUENCE_OBJECTIVES, SequenceObjectiveSettings
+    from reelwright.stages.objectives.config import (
+        SELF_SUPERVISED,
+        SEQUENCE_OBJECTIVES,
+        SelfSupervisedSettings,
+        SequenceObjectiveSettings,
+    )
 
     of_frames = dict.fromkeys(SEQUENCE_OBJECTIVES, SequenceObjectiveSettings)
     return {**of_frames, **dict.fromkeys(SELF_SUPERVISED, SelfSupervisedSettings)}

@@ -79,7 +79,7 @@ def _means(
     outcomes: Sequence[Outcome], metrics: Mapping[str, str], headlines: Sequence[dict[str, dict[str, Any]]]
 ) -> list[tuple[str, ...]]:
     """A line for each set of combinations that differ by seeds alone and did not fail: mean ± standard deviation."""
-    from reelwright.models.metrics.seed_spread import mean_and_deviation
+    from reelwright.models.metrics.metric import mean_and_deviation
 
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, outcome in enumerate(outcomes):

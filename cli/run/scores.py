@@ -72,7 +72,7 @@ def score_cells(sets: Sequence[Mapping[str, Mapping[str, Any]]]) -> tuple[list[s
 
 def summed(headlines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One headline of several: means, and under `std` their standard deviations."""
-    from reelwright.models.metrics.seed_spread import mean_and_deviation
+    from reelwright.models.metrics.metric import mean_and_deviation
 
     plain = [{name: value for name, value in each.items() if isinstance(value, int | float)} for each in headlines]
     means, deviations = mean_and_deviation(plain)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from reelwright.models.blocks.mixing import mix_targets
-from reelwright.models.losses.soft_targets import soft_targets
+from reelwright.models.losses.classification import soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from reelwright.models.blocks.init_from import InitReport, start_from
-
 DEPTHS = (18, 34, 50, 101, 152)
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 _ALONG_TIME = ("layer3", "layer4")
@@ -78,17 +76,6 @@ def inflate(layer: nn.Sequential, *, along_time: bool) -> nn.Sequential:
             elif isinstance(child, nn.MaxPool2d):
                 setattr(owner, name, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
     return layer
-
-
-def load_image_weights(resnet: nn.ModuleDict, state: Mapping[str, Tensor]) -> InitReport:
-    """Start from the weights of the 2D ResNet, named as torchvision and timm do; says what became of every entry.
-
-    Raises ValueError, and leaves the network as it was, where they do not fit.
-    """
-    own = resnet.state_dict()
-    stem = {"conv1", "bn1"}
-    renamed = {f"stem.{name}" if name.split(".")[0] in stem else name: value for name, value in state.items()}
-    return start_from(resnet, inflated_kernels(renamed, own), replace_heads=False, keep_heads=False)
 
 
 def inflated_kernels(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

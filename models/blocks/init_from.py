@@ -100,11 +100,10 @@ def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
     extra, old_side = grid_of(values.shape[1])
     new_extra, new_side = grid_of(shape[1])
     if extra != new_extra:
-        message = (
+        raise ValueError(
             f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: they are no square grids "
             "with equally many class positions."
         )
-        raise ValueError(message)
     grid = resize_grid(values[:, extra:], (old_side, old_side), (new_side, new_side))
     return torch.cat([values[:, :extra], grid], dim=1)
 
@@ -157,15 +156,13 @@ def grid_of(count: int) -> tuple[int, int]:
 
 def _refuse(own: Mapping[str, Tensor], state: Mapping[str, Tensor], shared: list[str], differing: list[str]) -> None:
     if not shared:  # but heads, whose names all models share
-        message = (
+        raise ValueError(
             f"none of its {len(state)} tensors (such as {', '.join(list(state)[:_LISTED])}) is one of the model's "
             f"{len(own)} (such as {', '.join(list(own)[:_LISTED])}): these are the weights of another model."
         )
-        raise ValueError(message)
     if differing:
         named = [f"{name} (model {tuple(own[name].shape)}, source {tuple(state[name].shape)})" for name in differing]
-        message = (
+        raise ValueError(
             f"{len(differing)} tensors have another shape: {', '.join(named[:_LISTED])}. Give the model settings it "
             "was trained with."
         )
-        raise ValueError(message)

@@ -120,16 +120,16 @@ def mix_targets(soft: Tensor, share: Tensor) -> Tensor:
     """
     weight = _beside(share, soft)
     is_known = soft.ne(0).any(-1, keepdim=True)
-    is_told = (is_known | (weight == 0)) & (is_known.flip(0) | (weight == 1))
-    return _blend(soft, weight) * is_told
+    is_valid = (is_known | (weight == 0)) & (is_known.flip(0) | (weight == 1))
+    return _blend(soft, weight) * is_valid
 
 
 def mix_labels(labels: Tensor, share: Tensor) -> Tensor:
     """Mix labels in [0, 1] (..., K) of multi-label targets as `mix_targets` does; -1 where either label is unknown."""
     weight = _beside(share, labels)
     is_known = labels != IGNORED
-    is_told = (is_known | (weight == 0)) & (is_known.flip(0) | (weight == 1))
-    return torch.where(is_told, _blend(labels, weight), torch.full_like(labels, IGNORED))
+    is_valid = (is_known | (weight == 0)) & (is_known.flip(0) | (weight == 1))
+    return torch.where(is_valid, _blend(labels, weight), torch.full_like(labels, IGNORED))
 
 
 def _which_are_cut(settings: MixSettings, count: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -13,132 +13,69 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 Schedule = Callable[[int], float]
 
 
-class _ScheduleAfterWarmup(Protocol):
-    def multiplier(self, step: int, num_steps: int) -> float:
-        """Multiplier at `step` after warm-up, of `num_steps` in all."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constant:
+def _constant(_step: int, _num_steps: int) -> float:
     """Always 1."""
-
-    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
-        """1."""
-        return 1.0
+    return 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cosine:
-    """Half a cosine from 1 to `min_ratio` at the last step, and `min_ratio` from there on."""
-
-    min_ratio: float = 0.0
-
-    def multiplier(self, step: int, num_steps: int) -> float:
-        """Reaches `min_ratio` at `step == num_steps`."""
-        return _half_cosine(step / max(num_steps, 1), self.min_ratio)
+def _cosine(step: int, num_steps: int, *, min_ratio: float = 0.0) -> float:
+    """Half a cosine from 1 to `min_ratio` at `num_steps`, and `min_ratio` from there on."""
+    return min_ratio + (1.0 - min_ratio) * 0.5 * (1.0 + math.cos(math.pi * min(step / max(num_steps, 1), 1.0)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CosineRestarts:
-    """Half cosines from 1 towards `min_ratio`, restarting (SGDR; Loshchilov and Hutter 2017, equation 5)."""
+def _cosine_restarts(step: int, _num_steps: int, *, T_0: int, T_mult: int = 1, min_ratio: float = 0.0) -> float:
+    """Half cosines from 1 towards `min_ratio`, restarting (SGDR; Loshchilov and Hutter 2017, equation 5).
 
-    T_0: int
-    # Steps of the first period.
-    T_mult: int = 1
-    # Each period is so many times as long as the one before.
-    min_ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse periods that never end or never grow."""
-        _check_at_least_one(T_0=self.T_0, T_mult=self.T_mult)
-
-    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
-        """1 at the first step of every period."""
-        period = self.T_0
-        while step >= period:
-            step, period = step - period, period * self.T_mult
-        return _half_cosine(step / period, self.min_ratio)
+    The first period has `T_0` steps, each is `T_mult` times as long as the one before.
+    """
+    period = T_0
+    while step >= period:
+        step, period = step - period, period * T_mult
+    return _cosine(step, period, min_ratio=min_ratio)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
+def _step(step: int, _num_steps: int, *, size: int, gamma: float = 0.1) -> float:
     """Times `gamma` every `size` steps."""
-
-    size: int
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse a size below 1."""
-        _check_at_least_one(size=self.size)
-
-    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
-        """Powers of `gamma`."""
-        return self.gamma ** (step // self.size)
+    return gamma ** (step // size)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MultiStep:
+def _multi_step(step: int, _num_steps: int, *, milestones: tuple[int, ...], gamma: float = 0.1) -> float:
     """Times `gamma` at each of the steps in `milestones`."""
-
-    milestones: tuple[int, ...]
-    gamma: float = 0.1
-
-    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
-        """Powers of `gamma`: as many as there are milestones up to `step`, itself included."""
-        num_passed = sum(step >= milestone for milestone in self.milestones)
-        return float(self.gamma**num_passed)
+    return float(gamma ** sum(step >= milestone for milestone in milestones))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cyclic:
+def _cyclic(step: int, _num_steps: int, *, size: int, gamma: float = 1.0, min_ratio: float = 0.0) -> float:
     """Up in `size` steps from `min_ratio` to 1 and down again; the rise shrinks by `gamma` a step.
 
     Smith 2017, "Cyclical learning rates for training neural networks", section 3.2: `triangular` with gamma 1, else
     `exp_range`, as torch's CyclicLR.
     """
-
-    size: int
-    gamma: float = 1.0
-    min_ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse a size below 1."""
-        _check_at_least_one(size=self.size)
-
-    def multiplier(self, step: int, num_steps: int) -> float:  # noqa: ARG002 -- the signature all schedules share
-        """`min_ratio` at the first step of every cycle, the peak `size` steps later."""
-        position = step % (2 * self.size)
-        rise = 1.0 - abs(position / self.size - 1.0)
-        return self.min_ratio + (1.0 - self.min_ratio) * rise * self.gamma**step
+    rise = 1.0 - abs(step % (2 * size) / size - 1.0)
+    return min_ratio + (1.0 - min_ratio) * rise * gamma**step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Polynomial:
-    """(1 - progress) to a power, from 1 to `min_ratio` at the last step; a straight line with power 1."""
-
-    power: float = 1.0
-    min_ratio: float = 0.0
-
-    def multiplier(self, step: int, num_steps: int) -> float:
-        """Reaches `min_ratio` at `step == num_steps`."""
-        left = 1.0 - min(step / max(num_steps, 1), 1.0)
-        return self.min_ratio + (1.0 - self.min_ratio) * math.pow(left, self.power)
+def _polynomial(step: int, num_steps: int, *, power: float = 1.0, min_ratio: float = 0.0) -> float:
+    """(1 - progress) to a power, from 1 to `min_ratio` at `num_steps`; a straight line with power 1."""
+    left = 1.0 - min(step / max(num_steps, 1), 1.0)
+    return min_ratio + (1.0 - min_ratio) * math.pow(left, power)
 
 
-SCHEDULES: dict[str, Callable[..., _ScheduleAfterWarmup]] = {
-    "constant": Constant,
-    "cosine": Cosine,
-    "cosine_restarts": CosineRestarts,
-    "step": Step,
-    "multi_step": MultiStep,
-    "cyclic": Cyclic,
-    "polynomial": Polynomial,
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "cosine_restarts": _cosine_restarts,
+    "step": _step,
+    "multi_step": _multi_step,
+    "cyclic": _cyclic,
+    "polynomial": _polynomial,
 }
+# Step behind the warm-up, number of such steps in all, options -> multiplier.
+_AT_LEAST_ONE = ("T_0", "T_mult", "size")  # options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,26 +104,18 @@ NO_WARMUP = Warmup()
 def build_schedule(name: str, *, total_steps: int, warmup: Warmup = NO_WARMUP, **options: Any) -> Schedule:
     """The schedule `name` over `total_steps` steps, warm-up included, as a function step (from 0) -> multiplier.
 
-    `options` are the fields of the schedule's dataclass. Raises ValueError for a size or period below 1.
+    `options` are those of the schedule's function. Raises ValueError for a size or period below 1.
     """
-    after = SCHEDULES[name](**options)
+    for option in _AT_LEAST_ONE:
+        if options.get(option, 1) < 1:
+            raise ValueError(f"{option} is {options[option]}; it must be at least 1.")
+    multiplier = SCHEDULES[name]
     first = 0 if warmup.overlaps else warmup.steps
 
     def schedule(step: int) -> float:
         step = max(step - warmup.lag, 0)
         if step < warmup.steps:
             return warmup.factor(step)
-        return after.multiplier(step - first, total_steps - first)
+        return multiplier(step - first, total_steps - first, **options)
 
     return schedule
-
-
-def _half_cosine(progress: float, min_ratio: float) -> float:
-    return min_ratio + (1.0 - min_ratio) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def _check_at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            message = f"{name} is {value}; it must be at least 1."
-            raise ValueError(message)

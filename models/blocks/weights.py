@@ -42,10 +42,9 @@ def remap_state_dict(
             continue
         new_key = _map_key(key.removeprefix(prefix or ""), key_map or {})
         if new_key in renamed:
-            message = (
+            raise ValueError(
                 f"key_map gives two entries the name {new_key!r} (one of them was {key!r}); make it more specific."
             )
-            raise ValueError(message)
         renamed[new_key] = tensor
     if state and not renamed:
         message = f"no entry starts with prefix {prefix!r}; the entries start like {', '.join(list(state)[:_LISTED])}."
@@ -110,10 +109,9 @@ def _refuse_problems(
             more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             lines.append(f"{len(problems)} {kind}: {', '.join(map(describe[kind], problems[:_LISTED]))}{more}")
     if lines:
-        message = (
+        raise ValueError(
             f"the weights do not fit the model: {'; '.join(lines)}. Rename with `prefix` or `key_map`, or `ignore`."
         )
-        raise ValueError(message)
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -126,10 +124,9 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name]
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
-            message = (
+            raise ValueError(
                 f"entry {name!r} is no dense tensor but {type(tensor).__name__}; only dense tensors have a digest."
             )
-            raise ValueError(message)
         # One line of JSON in front says how many bytes follow, so no two states share a byte stream.
         hasher.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode() + b"\n")
         # As bytes: numpy knows no bfloat16.

@@ -64,8 +64,7 @@ class DataConfig:
 
 def _check_choice(what: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        message = f"{what} {value!r} is not known; allowed: {', '.join(allowed)}."
-        raise ValueError(message)
+        raise ValueError(f"{what} {value!r} is not known; allowed: {', '.join(allowed)}.")
 
 
 def resolve_layer(output: OutputName, num_layers: int, *, encoder: str) -> int:
@@ -82,18 +81,16 @@ def resolve_layer(output: OutputName, num_layers: int, *, encoder: str) -> int:
             raise ValueError(message)
         return (layer + num_layers if layer < 0 else layer) - 1
     if not -num_layers <= layer < num_layers:
-        message = (
+        raise ValueError(
             f"output {output.name!r}: {encoder} has {num_layers} layers; "
             f"allowed: layer0 to layer{num_layers - 1}, or layer-{num_layers} to layer-1."
         )
-        raise ValueError(message)
     return layer % num_layers
 
 
 def refuse_form(output: OutputName, *, encoder: str, why: str, instead: str) -> NoReturn:
     """Raise the ValueError for a form that this encoder cannot give."""
-    message = f"output {output.name!r} cannot be had from {encoder}: {why}; ask for {instead}."
-    raise ValueError(message)
+    raise ValueError(f"output {output.name!r} cannot be had from {encoder}: {why}; ask for {instead}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +108,7 @@ class EncoderRequest:
         arguments: dict[str, Any] = dict(self.model_args)
         given = arguments.pop("num_classes", None)
         if given is not None and self.num_classes is not None and given != self.num_classes:
-            message = f"num_classes is {self.num_classes} but model_args says {given}; give it once."
-            raise ValueError(message)
+            raise ValueError(f"num_classes is {self.num_classes} but model_args says {given}; give it once.")
         return arguments, self.num_classes if given is None else int(given)
 
 

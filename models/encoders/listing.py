@@ -34,7 +34,7 @@ def encoder_names(words: tuple[str, ...] = ()) -> list[str]:
     known = [f"{library}/{name}" for library, names in OWN_NETWORKS.items() for name in names]
     known += [f"torchvision/{name}" for name in VIDEO_NAMES]
     known += [f"tsm/{name}" for name in sorted(tsm_models())]
-    of_timm = sorted({*tagged, *(set(timm.list_models()) - _bases(tagged))})
+    of_timm = sorted({*tagged, *(set(timm.list_models()) - {name.partition(".")[0] for name in tagged})})
     known += [f"timm/{name}" for name in of_timm]
     if any(word.lower().partition("/")[0] == "frames" for word in words):
         known += [f"frames/{name}" for name in of_timm]
@@ -56,7 +56,3 @@ def encoder_facts(name: str) -> EncoderFacts:
         clip_length=encoder.data_config.clip_length,
         is_published=has_hub_weights(name) and (library == "torchvision" or timm.is_model_pretrained(model)),
     )
-
-
-def _bases(names: list[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}

@@ -1,6 +1,6 @@
 """Names of encoders and of their arguments, without torch: what is installed is read as text.
 
-timm and torchvision take seconds to import; a slip is to be told at once. A name is refused only where it stands
+timm and torchvision take seconds to import; a slip is to be reported at once. A name is refused only where it stands
 nowhere in the library's sources, so that nothing that the library would take is refused.
 """
 

@@ -34,17 +34,14 @@ def parse_output(name: str) -> OutputName:
         return OutputName(name, name, None)
     found = _LAYER_OUTPUT.fullmatch(name) or _BLOCK_INPUT.fullmatch(name)
     if found is None:
-        message = f"output {name!r} is not known; allowed: {OUTPUT_GRAMMAR}."
-        raise ValueError(message)
+        raise ValueError(f"output {name!r} is not known; allowed: {OUTPUT_GRAMMAR}.")
     return OutputName(name, found[2], int(found[1]))
 
 
 def parse_outputs(names: Sequence[str]) -> tuple[OutputName, ...]:
     """Parse all `names`, in order; ValueError when there is none, one is unknown, or one is named twice."""
     if isinstance(names, str) or not names:
-        message = f"outputs must be a list of at least one name, got {names!r}; allowed: {OUTPUT_GRAMMAR}."
-        raise ValueError(message)
+        raise ValueError(f"outputs must be a list of at least one name, got {names!r}; allowed: {OUTPUT_GRAMMAR}.")
     if len(set(names)) != len(names):
-        message = f"outputs {list(names)} name one output twice; name each once."
-        raise ValueError(message)
+        raise ValueError(f"outputs {list(names)} name one output twice; name each once.")
     return tuple(parse_output(name) for name in names)

@@ -191,14 +191,9 @@ class TimmEncoder(Encoder):
             # CrossViT, for one, has two token sequences.
             why = f"its features are a {type(features).__name__} of tensors"
             refuse_form(output, encoder=self.name, why=why, instead="pooled")
-        if output.form == "tokens":
-            return self._tokens(output, features)
-        return self._map(output, x, features)
-
-    def _tokens(self, output: OutputName, features: Tensor) -> Tensor:
-        if features.ndim == 3:
-            return features
-        return self._map(output, features, features).flatten(2).transpose(1, 2)
+        if output.form != "tokens":
+            return self._map(output, x, features)
+        return features if features.ndim == 3 else self._map(output, features, features).flatten(2).transpose(1, 2)
 
     def _map(self, output: OutputName, x: Tensor, features: Tensor) -> Tensor:
         if features.ndim == 4:

@@ -1,17 +1,27 @@
-"""Contrastive losses on embeddings: supervised contrastive, SimCLR, and triplets, with or without background anchors.
+"""Losses that compare embeddings: contrastive with labels or without, triplets, n pairs, and MoCo's and BYOL's.
 
 SupCon: Khosla et al. 2020, equation 2. SimCLR: Chen et al. 2020, equation 1. Without background: the intermediate-state
 informed loss of Schoonbeek et al. 2024, "Supervised Representation Learning towards Generalizable Assembly State
-Recognition". Triplets: Hermans et al. 2017, scaled by a mean distance as the public code does.
-Shape letters: B groups, V views of a group, N = B * V images, D embedding size.
+Recognition". Triplets: Hermans et al. 2017, scaled by a mean distance as the public code does. TCN: Sermanet et al.
+2018, "Time-Contrastive Networks"; n-pairs: Sohn 2016, equation 6, as CARL's public code takes it for its comparison
+(Chen et al. 2022). MoCo: He et al. 2020, equation 1 and algorithm 1. BYOL: Grill et al. 2020, equation 2; numbers of
+these two and of `simclr_logits` as in fractal_video (davidsvy/fractal_video; 3.10 of the domain reference).
+
+Shape letters: B groups, V views of a group, N = B * V images, D embedding size; of TCN B videos, T frames, anchors and
+positives in turn, N = T / 2 pairs; of losses of two views B pairs, E embedding size, Q entries of a queue, N rows of
+logits, K candidates of each.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from reelwright.models.losses.classification import IGNORED
 
 BACKGROUND = 0  # the label of what is no state
 _TINY = 1e-16
@@ -123,3 +133,81 @@ def _pairs(label_N: Tensor) -> tuple[Tensor, Tensor]:
     """Bool (N, N): pairs of the same label but not the same image, and pairs of different labels."""
     is_same_NN = label_N[:, None] == label_N[None]
     return is_same_NN & ~torch.eye(len(label_N), dtype=torch.bool, device=label_N.device), ~is_same_NN
+
+
+def time_contrastive_loss(z_BTD: Tensor, mask_BT: Tensor, *, norm_weight: float = 0.002) -> Tensor:
+    """Cross entropy of each anchor's dot products with its video's positives, the mean over pairs; 0 without any.
+
+    Frames 0, 2, 4, ... of ``z_BTD`` are anchors, the next of each its positive. A pair counts where ``mask_BT`` (bool)
+    is True at both. Added is 0.25 ``norm_weight`` times the mean squared lengths of anchors and positives. Raises
+    ValueError for an odd number of frames or wrong shapes.
+    """
+    if z_BTD.dim() != 3 or z_BTD.shape[:2] != mask_BT.shape or z_BTD.shape[1] % 2:
+        given = f"{tuple(z_BTD.shape)} and {tuple(mask_BT.shape)}"
+        raise ValueError(f"embeddings must be (B, T, D) with an even T, the mask (B, T); got {given}.")
+    z_BTD = z_BTD.float() if z_BTD.dtype in (torch.float16, torch.bfloat16) else z_BTD
+    anchor_BND, positive_BND = z_BTD[:, ::2], z_BTD[:, 1::2]
+    is_pair_BN = mask_BT[:, ::2] & mask_BT[:, 1::2]
+    place_N = torch.arange(anchor_BND.shape[1], device=z_BTD.device)
+    # What is masked is no negative; the pair itself stays, so that a row of nothing else has finite gradients.
+    is_out_BNN = ~is_pair_BN[:, None] & (place_N[:, None] != place_N)
+    logits_BNN = (anchor_BND @ positive_BND.mT).masked_fill(is_out_BNN, -torch.inf)
+    target_BN = torch.where(is_pair_BN, place_N, IGNORED)
+    total = functional.cross_entropy(
+        logits_BNN.flatten(0, 1), target_BN.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    squares_BN = (anchor_BND.square() + positive_BND.square()).sum(-1).masked_fill(~is_pair_BN, 0.0)
+    return (total + 0.25 * norm_weight * squares_BN.sum()) / is_pair_BN.sum().clamp(min=1)
+
+
+def simclr_logits(first_BE: Tensor, second_BE: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """Cosines over `temperature` of each of 2B vectors (all first views, then all second ones) and all others.
+
+    Returns logits (2B, 2B - 1), without the vector itself, and the place of its other view in them, int64 (2B,).
+    """
+    num = len(first_BE)
+    z_NE = functional.normalize(torch.cat([first_BE, second_BE]), dim=1)
+    others_NN = ~torch.eye(2 * num, dtype=torch.bool, device=z_NE.device)
+    logits = (z_NE @ z_NE.T / temperature)[others_NN].reshape(2 * num, -1)
+    place = torch.arange(num, device=z_NE.device)
+    return logits, torch.cat([place + num - 1, place])
+
+
+def moco_logits(
+    query_BE: Tensor,
+    key_BE: Tensor,
+    *,
+    queue_QE: Tensor,
+    queue_video_Q: Tensor,
+    video_B: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Cosines over `temperature` of each query with its own key and with the queue, whose rows are of unit length.
+
+    Keys of the query's own video are no negatives: -inf. `video_B` and `queue_video_Q` are int64, -1 of no video.
+    Returns logits (B, 1 + Q), the own key first, and targets int64 (B,), all 0.
+    """
+    query_BE, key_BE = functional.normalize(query_BE, dim=1), functional.normalize(key_BE, dim=1)
+    own_B1 = (query_BE * key_BE).sum(dim=1, keepdim=True)
+    others_BQ = (query_BE @ queue_QE.T).masked_fill(video_B[:, None] == queue_video_Q[None], -torch.inf)
+    logits = torch.cat([own_B1, others_BQ], dim=1) / temperature
+    return logits, torch.zeros(len(query_BE), dtype=torch.int64, device=query_BE.device)
+
+
+def byol_loss(predicted_NE: Tensor, target_NE: Tensor) -> Tensor:
+    """2 - 2 times the mean cosine of a prediction and the target network's answer to the other view; in [0, 4]."""
+    return 2 - 2 * functional.cosine_similarity(predicted_NE, target_NE, dim=1).mean()
+
+
+def byol_momentum(step: int, num_steps: int, *, base: float) -> float:
+    """Share that the target network keeps of itself at a step: from `base` at 0 along half a cosine to 1 at the end.
+
+    Grill et al. 2020, section 3.3.
+    """
+    return 1 - (1 - base) * (math.cos(math.pi * step / num_steps) + 1) / 2
+
+
+def top_accuracy(logits_NK: Tensor, target_N: Tensor, *, top: int) -> Tensor:
+    """Share of rows whose target is among the `top` highest candidates (all of them, where there are fewer)."""
+    best_NT = logits_NK.topk(min(top, logits_NK.shape[1]), dim=1).indices
+    return (best_NT == target_N[:, None]).any(dim=1).float().mean()

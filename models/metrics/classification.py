@@ -53,8 +53,7 @@ def classification_metrics(scores_NK: Scores, target_N: Integers, *, topk: Seque
 
 def _check_classification(scores_NK: Scores, target_N: Integers) -> tuple[Scores, Integers]:
     if scores_NK.ndim != 2 or target_N.shape != scores_NK.shape[:1]:
-        message = f"scores must be (N, K) and targets (N,), got {scores_NK.shape} and {target_N.shape}."
-        raise ValueError(message)
+        raise ValueError(f"scores must be (N, K) and targets (N,), got {scores_NK.shape} and {target_N.shape}.")
     num_classes = scores_NK.shape[1]
     if target_N.size and (target_N.min() < IGNORED or target_N.max() >= num_classes):
         message = f"targets span [{target_N.min()}, {target_N.max()}]; allowed: -1 (unknown) to {num_classes - 1}."
@@ -68,8 +67,7 @@ def _check_classification(scores_NK: Scores, target_N: Integers) -> tuple[Scores
 
 def _check_no_nan(scores_NK: Scores) -> None:
     if np.isnan(scores_NK).any():
-        message = f"{int(np.isnan(scores_NK).any(axis=1).sum())} of {len(scores_NK)} rows of scores hold NaN."
-        raise ValueError(message)
+        raise ValueError(f"{int(np.isnan(scores_NK).any(axis=1).sum())} of {len(scores_NK)} rows of scores hold NaN.")
 
 
 def target_ranks(scores_NK: Scores, target_N: Integers) -> Integers:

@@ -1,8 +1,10 @@
-"""A metric by its name, and which way it is better."""
+"""A metric by its name, which way it is better, and measures over runs that differ by their seed; plain numbers."""
 
 from __future__ import annotations
 
 import re
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _LOSS = re.compile(r"(^|_)loss(_|$)")  # val_loss, and parts of a loss: train_loss_stage1
@@ -31,3 +33,18 @@ def metric_named(name: str) -> Metric:
     plain = name.partition("@")[0].rpartition(".")[2]  # without the K or the share of `time_error@5`, `accuracy@12.5%`
     is_lower = plain in _LOWER_IS_BETTER or any(pattern.search(plain) for pattern in (_LOSS, _ERROR))
     return Metric(name, is_lower_better=is_lower)
+
+
+Numbers = Mapping[str, float]
+
+
+def mean_and_deviation(sets: Sequence[Numbers]) -> tuple[dict[str, float], dict[str, float]]:
+    """By name, of the numbers that all ``sets`` have: the mean, and the standard deviation with n - 1 below.
+
+    Of one set no number has a deviation.
+    """
+    names = [name for name in sets[0] if all(name in numbers for numbers in sets)]
+    columns = {name: [float(numbers[name]) for numbers in sets] for name in names}
+    means = {name: statistics.fmean(values) for name, values in columns.items()}
+    deviations = {name: statistics.stdev(values) for name, values in columns.items()} if len(sets) > 1 else {}
+    return means, deviations

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.models.metrics.classification import IGNORED, classification_metrics
+from reelwright.models.metrics.classification import IGNORED, classification_metrics, target_ranks
 
 Scores = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -81,14 +81,7 @@ def _ranks(parts: Sequence[Scores], target_NH: Integers) -> Integers:
     for position, part in enumerate(parts[1:], start=1):
         products = (products[:, :, None] * part[:, None, :]).reshape(len(part), -1)
         cell = cell * part.shape[1] + target_NH[:, position]
-    own = np.take_along_axis(products, cell[:, None], axis=1)
-    comes_first = np.arange(products.shape[1]) < cell[:, None]
-    ranks: Integers = ((products > own) | ((products == own) & comes_first)).sum(axis=1)
-    return ranks
-
-
-def _pairs(scores: Sequence[Scores], target_NH: Integers, k: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(joint_ranks(scores, target_NH) < k)
+    return target_ranks(products, cell)
 
 
 def _rank_paired(scores: Sequence[Scores], target_NH: Integers, k: int) -> npt.NDArray[np.bool_]:
@@ -108,7 +101,7 @@ def _independent(scores: Sequence[Scores], target_NH: Integers, k: int) -> npt.N
 
 
 MEASURES: dict[str, Callable[[Sequence[Scores], Integers, int], npt.NDArray[np.bool_]]] = {
-    "pairs": _pairs,
+    "pairs": lambda scores, target_NH, k: joint_ranks(scores, target_NH) < k,
     "rank_paired": _rank_paired,
     "independent": _independent,
 }
@@ -132,7 +125,6 @@ def _check(scores: Sequence[Scores], target_NH: Integers) -> None:
         if np.isnan(part).any():
             raise ValueError(f"scores of head {position} hold NaN.")
         if column.size and not IGNORED <= column.min() <= column.max() < shape[1]:
-            message = (
+            raise ValueError(
                 f"targets of head {position} span [{column.min()}, {column.max()}]; allowed: -1 to {shape[1] - 1}."
             )
-            raise ValueError(message)

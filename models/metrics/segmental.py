@@ -142,8 +142,7 @@ def counted_segments(
 
 def _known_rows(pred: Sequence[Labels], target: Sequence[Labels], ignore: int | None) -> list[tuple[Labels, Labels]]:
     if len(pred) != len(target):
-        message = f"{len(pred)} predicted videos but {len(target)} targets; give one array per video in both."
-        raise ValueError(message)
+        raise ValueError(f"{len(pred)} predicted videos but {len(target)} targets; give one array per video in both.")
     videos = []
     for index, (predicted, truth) in enumerate(zip(map(np.asarray, pred), map(np.asarray, target), strict=True)):
         if predicted.ndim != 1 or predicted.shape != truth.shape:
@@ -153,6 +152,5 @@ def _known_rows(pred: Sequence[Labels], target: Sequence[Labels], ignore: int | 
         if is_known.any():
             videos.append((predicted[is_known], truth[is_known]))
     if not videos:
-        message = f"no row has a target other than {ignore}; metrics need at least one."
-        raise ValueError(message)
+        raise ValueError(f"no row has a target other than {ignore}; metrics need at least one.")
     return videos

@@ -59,10 +59,9 @@ def _checked(
 ) -> npt.NDArray[np.float64]:
     values, videos, views = np.asarray(values_NK, dtype=np.float64), np.asarray(video_N), np.asarray(view_NV)
     if values.ndim != 2 or videos.shape != values.shape[:1] or views.shape[:1] != values.shape[:1]:
-        message = (
+        raise ValueError(
             f"{what} must be (N, K), videos (N,), views (N, V); got {values.shape}, {videos.shape}, {views.shape}."
         )
-        raise ValueError(message)
     if np.isnan(values).any():
         raise ValueError(f"{int(np.isnan(values).any(axis=1).sum())} of {len(values)} views have {what} that are NaN.")
     return values

@@ -8,7 +8,7 @@ V stored views, P positions, C channels, H height, W width, D features, E embedd
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -20,9 +20,9 @@ from reelwright.models.blocks.layer_ids import layer_ids
 from reelwright.models.blocks.synced_norm import SyncedBatchNorm
 from reelwright.models.contracts import Inputs, Part, VideoModel, prefixed, put_rows, real_rows
 from reelwright.models.option_checks import check_positive
-from reelwright.models.systems.carl_backbone import SplitResnet
 from reelwright.models.systems.carl_embedders import (
     ConvEmbedder,
+    SplitResnet,
     TransformerEmbedder,
     VanillaEmbedder,
     stretched_positions,
@@ -67,43 +67,35 @@ PUBLIC_NAMES = {
 # Names in checkpoints of the public code -> names here, for `key_map` (weights.remap_state_dict).
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrameModelSizes:
-    """The sizes that the data fix."""
-
-    length: int
-    # T of the windows that it is trained on, which positions in windows of another length are stretched to.
-    input_dim: int | None = None
-    # Of source rows: D. Of maps: C, None for that of the network; of frames it means nothing.
-    num_classes: int | None = None
-    # K; None: no classifier, and no logits.
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        for name in ("length", "input_dim", "num_classes"):
-            if getattr(self, name) is not None:
-                check_positive(name, getattr(self, name))
-
-
 class FrameModel(VideoModel):
     """What `carl`, `conv` and `vanilla` share: their inputs, the ResNet, projection and classifier."""
 
     is_tuned = True  # layers behind the split are in the model
 
-    def __init__(self, sizes: FrameModelSizes, options: FrameModelOptions) -> None:
-        """Raises ValueError for rows of unknown size, or maps of another one than the network has."""
+    def __init__(
+        self, options: FrameModelOptions, *, length: int, input_dim: int | None = None, num_classes: int | None = None
+    ) -> None:
+        """`length` is T of the windows that it is trained on, which positions in others are stretched to.
+
+        `input_dim` is D of source rows, or C of maps (None: that of the network; of frames it means nothing), and
+        `num_classes` K (None: no classifier, and no logits). Raises ValueError for sizes below 1, rows of unknown size,
+        or maps of another one than the network has.
+        """
         super().__init__()
-        self.options = options
-        input_dim = _input_dim(sizes, options, is_tuned=self.is_tuned)
+        for name, size in {"length": length, "input_dim": input_dim, "num_classes": num_classes}.items():
+            if size is not None:
+                check_positive(name, size)
+        self.options, self.length = options, length
+        embedder_dim = _input_dim(input_dim, options, is_tuned=self.is_tuned)
         self.backbone = None if options.source == "rows" else SplitResnet(options, is_tuned=self.is_tuned)
-        self.embedder = self._embedder(sizes, input_dim)
+        self.embedder = self._embedder(embedder_dim)
         dim = options.embed_dim
         self.projection = ProjectionHead(dim, hidden=options.projection_hidden) if options.projection else None
         self.classifier = (
-            nn.Sequential(nn.Dropout(options.dropout), nn.Linear(dim, sizes.num_classes)) if sizes.num_classes else None
+            nn.Sequential(nn.Dropout(options.dropout), nn.Linear(dim, num_classes)) if num_classes else None
         )
 
-    def _embedder(self, sizes: FrameModelSizes, input_dim: int) -> nn.Module:
+    def _embedder(self, input_dim: int) -> nn.Module:
         """What comes behind the ResNet; `input_dim` is D or C of what it is given."""
         raise NotImplementedError
 
@@ -189,7 +181,8 @@ class FrameModel(VideoModel):
     def _check_real(self, num_real: int, mask_BT: Tensor) -> None:
         if num_real == 0:
             raise ValueError(f"all {mask_BT.numel()} steps are padded; a batch needs at least one real one.")
-        if num_real == 1 and any(map(_needs_two, self.modules())):
+        norms = (module for module in self.modules() if isinstance(module, nn.BatchNorm1d))
+        if num_real == 1 and any(norm.training and not isinstance(norm, SyncedBatchNorm) for norm in norms):
             raise ValueError(
                 "a batch of a single step has no statistics for batch norms to learn from; use more videos a batch, or "
                 "leave out videos of one frame."
@@ -210,8 +203,8 @@ class Carl(FrameModel):
     options: CarlOptions
     embedder: TransformerEmbedder
 
-    def _embedder(self, sizes: FrameModelSizes, input_dim: int) -> nn.Module:
-        return TransformerEmbedder(self.options, input_dim=input_dim, length=sizes.length)
+    def _embedder(self, input_dim: int) -> nn.Module:
+        return TransformerEmbedder(self.options, input_dim=input_dim, length=self.length)
 
     def _embed(self, rows_NS: Tensor, batch: Inputs, mask_BT: Tensor) -> Tensor:
         out_NE: Tensor = self.embedder(_maximum(rows_NS), mask_BT, batch.get("positions"))
@@ -228,8 +221,7 @@ class Conv(FrameModel):
     is_tuned = False
     options: ConvOptions
 
-    def _embedder(self, sizes: FrameModelSizes, input_dim: int) -> nn.Module:
-        del sizes
+    def _embedder(self, input_dim: int) -> nn.Module:
         return ConvEmbedder(self.options, channels=input_dim)
 
     def _embed(self, rows_NS: Tensor, batch: Inputs, mask_BT: Tensor) -> Tensor:
@@ -241,8 +233,7 @@ class Conv(FrameModel):
 class Vanilla(FrameModel):
     """The maximum over positions and contexts, then fully connected layers: nothing is seen of other steps."""
 
-    def _embedder(self, sizes: FrameModelSizes, input_dim: int) -> nn.Module:
-        del sizes
+    def _embedder(self, input_dim: int) -> nn.Module:
         return VanillaEmbedder(self.options, input_dim=input_dim)
 
     def _embed(self, rows_NS: Tensor, batch: Inputs, mask_BT: Tensor) -> Tensor:
@@ -262,21 +253,21 @@ def build_frame_model(
     Raises ValueError for an unknown name or option (naming the nearest), or a value out of range.
     """
     check_options(name, options, known=FRAME_MODEL_OPTIONS, what="frame model")
-    sizes = FrameModelSizes(length=length, input_dim=input_dim, num_classes=num_classes)
-    return FRAME_MODELS[name](sizes, FRAME_MODEL_OPTIONS[name](**options))
+    own = FRAME_MODEL_OPTIONS[name](**options)
+    return FRAME_MODELS[name](own, length=length, input_dim=input_dim, num_classes=num_classes)
 
 
-def _input_dim(sizes: FrameModelSizes, options: FrameModelOptions, *, is_tuned: bool) -> int:
+def _input_dim(given: int | None, options: FrameModelOptions, *, is_tuned: bool) -> int:
     """D or C of what the embedder is given."""
     if options.source == "rows":
-        if sizes.input_dim is None:
+        if given is None:
             raise ValueError("source rows needs input_dim, the features of a stored row.")
-        return sizes.input_dim
+        return given
     stored = options.map_channels(options.split)
-    if options.source == "maps" and sizes.input_dim not in {None, stored}:
+    if options.source == "maps" and given not in {None, stored}:
         layer = options.split or "4"
         raise ValueError(
-            f"the stored maps have {sizes.input_dim} channels, those of layer {layer} of {options.network} {stored}; "
+            f"the stored maps have {given} channels, those of layer {layer} of {options.network} {stored}; "
             "set network and split to what the maps are of."
         )
     return options.map_channels(None) if is_tuned else stored
@@ -285,7 +276,3 @@ def _input_dim(sizes: FrameModelSizes, options: FrameModelOptions, *, is_tuned: 
 def _maximum(x_NS: Tensor) -> Tensor:
     """(N,S,D) or (N,S,C,H,W) -> (N,D) over all but features."""
     return x_NS.amax(dim=1) if x_NS.ndim == 3 else x_NS.amax(dim=(1, 3, 4))
-
-
-def _needs_two(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm1d) and module.training and not isinstance(module, SyncedBatchNorm)

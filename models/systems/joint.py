@@ -66,8 +66,7 @@ class JointModel(VideoModel):
             mask_BT = mask_BT.repeat_interleave(contexts, dim=1)
         frames_NCHW = real_rows(frames_BTCHW, mask_BT)
         if len(frames_NCHW) == 0:
-            message = f"all {mask_BT.numel()} frames are padded; a batch needs at least one real frame."
-            raise ValueError(message)
+            raise ValueError(f"all {mask_BT.numel()} frames are padded; a batch needs at least one real frame.")
         output = self.spatial.outputs[0]
         rows_ND = self._rows(frames_NCHW, output, per_call=_FRAMES_PER_CALL)
         if rows_ND.ndim != 2 and not self._takes_maps:

@@ -26,12 +26,10 @@ from reelwright.models.blocks.attention_branch import (
 from reelwright.models.blocks.inflated_resnet import (
     inflated_kernels,
     inflated_resnet,
-    load_image_weights,
     num_channels,
     through_blocks,
     without_stride,
 )
-from reelwright.models.blocks.init_from import InitReport
 from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.clip_options import StAbnOptions
 from reelwright.models.contracts import ClipModel, ClipSizes, Inputs, Part
@@ -111,13 +109,6 @@ class StAbn(ClipModel):
         last = {name: len(order) - 1 for name, _ in self.named_parameters() if name.startswith(("branch.", "gate."))}
         return {"": Part(layers={**layers, **last, "head.weight": len(order), "head.bias": len(order)})}
 
-    def load_image_weights(self, state: Mapping[str, Tensor]) -> InitReport:
-        """Start from a 2D ResNet of the same depth (its names are torchvision's and timm's), inflated.
-
-        The attention branch keeps its random weights, as in the public code. Raises ValueError where they do not fit.
-        """
-        return load_image_weights(self.resnet, state)
-
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Have the blocks of all layers and of the branch computed again in the backward pass instead of kept."""
         assert enable
@@ -126,7 +117,10 @@ class StAbn(ClipModel):
                 recompute(block)
 
     def public_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See ClipModel: a checkpoint of the public code, or a 2D ResNet of the same depth, which is inflated."""
+        """See ClipModel: a checkpoint of the public code, or a 2D ResNet of the same depth, which is inflated.
+
+        Of a ResNet (its names are torchvision's and timm's) the branch gets nothing, as in the public code.
+        """
         return inflated_kernels(remap_state_dict(state, prefix=None, key_map=PUBLIC_NAMES), self.state_dict())
 
     def forward(self, batch: Inputs) -> dict[str, Tensor]:

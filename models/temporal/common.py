@@ -65,8 +65,7 @@ def resolve_pool(pool: str | None, *, per_row: bool, default: str, allowed: Sequ
     """The pooling to use, None for a per-row model; ValueError when unknown, or named where nothing is pooled."""
     if per_row:
         if pool is not None:
-            message = f"pool is {pool!r}, but a per-row model pools nothing; leave pool out."
-            raise ValueError(message)
+            raise ValueError(f"pool is {pool!r}, but a per-row model pools nothing; leave pool out.")
         return None
     check_choice("pool", pool or default, allowed)
     return pool or default

@@ -1,4 +1,4 @@
-"""Names and options of the temporal models, without torch, so that a slip is told before anything is loaded."""
+"""Names and options of the temporal models, without torch, so that a slip is reported before anything is loaded."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class LinearOptions(ModelOptions):
         """Raise ValueError for impossible values."""
         super().__post_init__()
         if self.head_std is not None and not 0 < self.head_std < math.inf:
-            message = f"head_std is {self.head_std}; it must be above 0, and finite."
-            raise ValueError(message)
+            raise ValueError(f"head_std is {self.head_std}; it must be above 0, and finite.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +183,7 @@ class AttentionBranchOptions(ModelOptions):
         """Refuse impossible values."""
         super().__post_init__()
         if self.width % 4:
-            message = f"width is {self.width}; it must be a multiple of 4."
-            raise ValueError(message)
+            raise ValueError(f"width is {self.width}; it must be a multiple of 4.")
 
 
 TEMPORAL_OPTIONS: dict[str, type[Any]] = {
@@ -212,8 +210,7 @@ def check_options(
 ) -> None:
     """ValueError, naming the nearest allowed, for a model that is not ``known``, or an option that it does not have."""
     if name in RENAMED:
-        message = f"{what} {name!r} is called {RENAMED[name]!r} now."
-        raise ValueError(message)
+        raise ValueError(f"{what} {name!r} is called {RENAMED[name]!r} now.")
     if name not in known:
         raise ValueError(_unknown(what, name, list(known)))
     allowed = [option.name for option in fields(known[name])]

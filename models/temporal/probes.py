@@ -52,10 +52,9 @@ class WindowMlp(TemporalModel):
         """Raises ValueError for per-row logits: there is one vector per window."""
         super().__init__(sizes)
         if sizes.per_row:
-            message = (
+            raise ValueError(
                 "mlp sees the window as one vector and gives no logits per row; use linear, gru, transformer or ms_tcn."
             )
-            raise ValueError(message)
         self.layers = nn.Sequential(
             nn.Linear(sizes.length * sizes.input_dim, options.hidden),
             nn.GELU() if options.between == "gelu" else nn.LayerNorm(options.hidden),
@@ -68,7 +67,6 @@ class WindowMlp(TemporalModel):
         x_BTD, mask_BT = batch["rows"], batch["mask"]
         num_absent = self.sizes.length - x_BTD.shape[1]
         if num_absent < 0:
-            message = f"the window has {x_BTD.shape[1]} rows, but this mlp was built for {self.sizes.length}."
-            raise ValueError(message)
+            raise ValueError(f"the window has {x_BTD.shape[1]} rows, but this mlp was built for {self.sizes.length}.")
         x_BTD = functional.pad(zero_padding(x_BTD, mask_BT), (0, 0, 0, num_absent))
         return {"logits": self.layers(x_BTD.flatten(1))}

@@ -127,11 +127,10 @@ class Transformer(TemporalModel):
         if self.positions_TW is None:
             return sinusoidal_positions(num_rows, width=x_BTW.shape[2], like=x_BTW)
         if num_rows > len(self.positions_TW):
-            message = (
+            raise ValueError(
                 f"the window has {num_rows} rows, but positions were learned for {len(self.positions_TW)}; "
                 "use windows no longer than `length`, or positions: sinusoidal."
             )
-            raise ValueError(message)
         return self.positions_TW[:num_rows].to(x_BTW.dtype)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelwright.models.metrics.metric import metric_named
-from reelwright.models.metrics.seed_spread import mean_and_deviation
+from reelwright.models.metrics.metric import mean_and_deviation, metric_named
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.history import History, flat
 from reelwright.pipeline.plan.plan import Planner

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reelwright.stages.arrays.tables import as_frame, frame_of, html_table, required
+from reelwright.stages.arrays.tables import as_frame, draw_points, frame_of, html_table, required
 from reelwright.stages.datasets.embedded import chosen_output
 from reelwright.stages.export.embeddings import axis_names
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNKNOWN_LABEL = "not known"  # in pictures; in tables it is null
-_SHOWN = 10  # videos in a notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +211,6 @@ class Embeddings(Mapping[str, VideoEmbeddings]):
         )
         if found is None:
             raise ConfigError(f"{self.node} has fewer than three rows, which make no picture")
-        from reelwright.stages.arrays.plots import draw_points
-
         return draw_points(*found, title=f"{self.node}: {len(found[1])} rows, {method}", ax=ax)
 
     def _label_at(self, name: str) -> Callable[[float], str]:
@@ -231,7 +228,5 @@ class Embeddings(Mapping[str, VideoEmbeddings]):
         return f"<embeddings of {self.node}: {len(self)} videos, rows of {outputs} ({self.spec['dtype']})>"
 
     def _repr_html_(self) -> str:
-        rows = [(name, video.split) for name, video in list(self._videos.items())[:_SHOWN]]
-        rest = len(self) - len(rows)
-        more = [(f"and {rest} more", "")] if rest else []
-        return html_table(("video_id", "split"), [*rows, *more], title=repr(self).strip("<>"))
+        rows = [(name, video.split) for name, video in self._videos.items()]
+        return html_table(("video_id", "split"), rows, title=repr(self).strip("<>"))

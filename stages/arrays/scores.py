@@ -9,27 +9,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reelwright.stages.arrays.tables import as_frame, html_table
+from reelwright.stages.arrays.tables import SHOWN, as_frame, draw_lines, html_table
 from reelwright.stages.datasets.tasks.registry import TASKS as TASK_KINDS
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.export.scores_file import plain_scores
 from reelwright.stages.predict.merging import merge_windows
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.results.prediction_schema import (
-    SCHEMAS,
+from reelwright.storage.results.predictions import (
     TABLES,
     PredictedVideo,
     PredictionInfo,
+    PredictionSet,
     Scored,
     scored_table,
+    scores_matrix,
 )
-from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.results.scores import VideoScores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_SHOWN = 10  # videos in a notebook
 
 
 class _Tables(Protocol):
@@ -80,13 +78,11 @@ class ScoreTables:
 
         Raises ConfigError where there are several videos and none is named, or for one that is not there.
         """
-        from reelwright.stages.arrays.plots import draw_lines
-
         names = self.videos()["video_id"].to_pylist()
         table = self.rows() if self.has_rows else self.windows()
         name = names[0] if video_id is None and len(names) == 1 else video_id
         if name not in names:
-            raise ConfigError(f"video_id {video_id!r}: name one of {', '.join(map(str, names[:_SHOWN]))}")
+            raise ConfigError(f"video_id {video_id!r}: name one of {', '.join(map(str, names[:SHOWN]))}")
         chosen = table.filter(pa.array([found == name for found in table["video_id"].to_pylist()]))
         scores_WK = scores_matrix(chosen)
         ends = [chosen[name].to_numpy() for name in ("start_seconds", "stop_seconds")]
@@ -106,10 +102,9 @@ class ScoreTables:
 
     def _repr_html_(self: Any) -> str:
         table = self.videos()
-        rows = list(zip(*(table[name].to_pylist()[:_SHOWN] for name in ("video_id", "label", "score")), strict=True))
-        rest = table.num_rows - len(rows)
-        more = [(f"and {rest} more", "", "")] if rest else []
-        return html_table(("video_id", "label", "score"), [*rows, *more], title=repr(self).strip("<>"))
+        names = ("video_id", "label", "score")
+        rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+        return html_table(names, rows, title=repr(self).strip("<>"))
 
 
 class Predictions(ScoreTables, PredictionSet):
@@ -158,5 +153,4 @@ class ModelScores(ScoreTables):
         return self._table("videos", {"num_windows": [count]}, merge_windows(self.found.scores))
 
     def _table(self, name: str, columns: dict[str, Any], scores: npt.NDArray[np.float32]) -> pa.Table:
-        schema = SCHEMAS[name](len(self.info.classes))
-        return scored_table(schema, self.video, columns, info=self.info, scored=Scored(scores=scores))
+        return scored_table(name, self.video, columns, info=self.info, scored=Scored(scores=scores))

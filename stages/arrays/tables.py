@@ -1,4 +1,7 @@
-"""Tables and optional packages: pandas where it is installed, pyarrow where it is not; who is missing is named."""
+"""Tables and matplotlib figures for notebooks, and optional packages: who is missing is named.
+
+Tables are of pandas where it is installed, of pyarrow where it is not. Nothing is shown or saved here.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import html
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from reelwright.storage.errors import UnusableMachineError
+
+SHOWN = 10  # videos in a notebook
 
 
 def required(package: str, *, extra: str, wanted_by: str) -> Any:
@@ -25,8 +32,10 @@ def required(package: str, *, extra: str, wanted_by: str) -> Any:
 
 def as_frame(table: pa.Table) -> Any:
     """A pandas DataFrame; without pandas the `pyarrow.Table` as it is. Texts that are coded come out as texts."""
-    plain = {name: column.cast(pa.string()) if _is_coded(column) else column for name, column in _columns(table)}
-    found = pa.table(plain)
+    columns = zip(table.column_names, table.columns, strict=True)
+    found = pa.table(
+        {name: column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for name, column in columns}
+    )
     return found.to_pandas() if find_spec("pandas") is not None else found
 
 
@@ -41,7 +50,9 @@ def frame_of_lines(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Any:
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str) -> str:
-    """A small table for notebooks; all texts are escaped."""
+    """A table of the first rows for notebooks; all texts are escaped."""
+    rest = len(rows) - SHOWN
+    rows = [*rows[:SHOWN], *([(f"and {rest} more", *[""] * (len(header) - 1))] if rest > 0 else [])]
     cells = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in header)
     lines = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(_text(cell))}</td>" for cell in row) + "</tr>"
@@ -50,13 +61,47 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: s
     return f"<p><b>{html.escape(title)}</b></p><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>"
 
 
-def _columns(table: pa.Table) -> list[tuple[str, Any]]:
-    return list(zip(table.column_names, table.columns, strict=True))
-
-
-def _is_coded(column: Any) -> bool:
-    return bool(pa.types.is_dictionary(column.type))
-
-
 def _text(cell: Any) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure(ax: Any, *, title: str, size: tuple[float, float] = (7, 4)) -> tuple[Figure, Any]:
+    """The figure and axes to draw on: those of ``ax``, or new ones that no window and no global state knows.
+
+    Raises UnusableMachineError without matplotlib.
+    """
+    figures = required("matplotlib.figure", extra="plots", wanted_by="plot")
+    if ax is None:
+        ax = figures.Figure(figsize=size, layout="constrained").add_subplot()
+    ax.set_title(title)
+    found: Figure = ax.figure
+    return found, ax
+
+
+def draw_points(places: npt.NDArray[np.float64], names: Sequence[str], *, title: str, ax: Any = None) -> Figure:
+    """Points (N, 2), those of one name in one colour, with a legend."""
+    found, ax = figure(ax, title=title, size=(6, 5))
+    labels = np.array(names)
+    for name in sorted(set(names)):
+        chosen = places[labels == name]
+        ax.scatter(chosen[:, 0], chosen[:, 1], s=8, label=name)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.legend(loc="best", fontsize="small")
+    return found
+
+
+def draw_lines(
+    x: npt.ArrayLike, lines: Mapping[str, npt.ArrayLike], *, title: str, x_label: str, ax: Any = None
+) -> Figure:
+    """One line a name over ``x`` (N,); NaN makes a gap."""
+    found, ax = figure(ax, title=title)
+    for name, values in lines.items():
+        ax.plot(np.asarray(x), np.asarray(values, dtype=np.float64), label=name, marker="." if np.size(x) < 50 else "")
+    ax.set_xlabel(x_label)
+    ax.legend(loc="best", fontsize="small")
+    return found

@@ -19,9 +19,8 @@ from reelwright.stages.datasets.sampling.draws import IN_ORDER
 from reelwright.stages.datasets.stored_rows import split_missing
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.drawn_windows import WindowSampling, drawn_windows
+from reelwright.stages.train.drawn_windows import WindowSampling, drawn_windows, window_heads, window_labels
 from reelwright.stages.train.window_batches import WindowBatches
-from reelwright.stages.train.window_task import window_heads, window_labels
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.store import Store

@@ -1,14 +1,67 @@
-"""Settings of augmentation."""
+"""Settings of augmentation, and the text that RandAugment is written in, read into its sections.
+
+    rand-m7-n4-mstd0.5-inc1     timm's grammar; sections in any order
+      m7        magnitude, 0 to 10 (10)
+      n4        operations a clip (2), drawn with replacement where all are as likely
+      p0.5      probability of each to be carried out (0.5)
+      mstd0.5   normal noise on the magnitude (0); above 100: uniform in [0, magnitude]
+      mmax15    largest magnitude after the noise (10)
+      inc1      operations whose effect rises with the magnitude (0)
+      t3a       another set of operations: weights, 3a or 3aw; those with weights are drawn without replacement
+      w0        the weighted set of timm before 1.0
+
+Sources: timm's auto_augment, CAST (1.3 of the domain reference).
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import re
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.stages.augment.rand_augment_text import read_sections
 from reelwright.stages.augment.scene.config import SceneSettings
 from reelwright.stages.base.config import Settings, matters, setting
+
+SETS = ("weights", "3a", "3aw")
+
+
+def read_sections(text: str) -> dict[str, Any]:
+    """Sections of RandAugment by name, as numbers or as the name of a set. Raises ValueError for what is no section."""
+    head, *sections = text.split("-")
+    if head != "rand":
+        raise ValueError(f"RandAugment {text!r} must begin with 'rand', as in rand-m7-n4-mstd0.5-inc1.")
+    return dict(_section(section, text) for section in sections)
+
+
+_RANGES = {  # kind, least, most
+    "m": (int, 0, 100),
+    "n": (int, 1, 100),
+    "p": (float, 0, 1),
+    "mstd": (float, 0, math.inf),
+    "mmax": (int, 0, 100),
+    "inc": (int, 0, 1),
+}
+
+
+def _section(section: str, text: str) -> tuple[str, Any]:
+    if section[:1] == "t" and section[1:] in SETS:
+        return "t", section[1:]
+    if section == "w0":
+        return "w", "0"
+    found = re.fullmatch(r"([a-z]+)([0-9.]+|inf)", section)
+    if found and found[1] in _RANGES:
+        kind, least, most = _RANGES[found[1]]
+        try:
+            value = kind(found[2])
+        except ValueError:
+            value = math.nan
+        if least <= value <= most:
+            return found[1], value
+    allowed = "m0 to m100, n1 to n100, p0 to p1, mstd0.5, mmax10, inc0 or inc1, w0, " + ", ".join(f"t{s}" for s in SETS)
+    raise ValueError(f"RandAugment {text!r}: section {section!r} cannot be read; allowed: {allowed}.")
+
 
 BLUR_RADIUS = 3  # unless it is given
 
@@ -115,4 +168,31 @@ class AugmentSettings(Settings):
             read_sections(self.rand_augment)
         elif self.rand_augment_last:
             raise ValueError("rand_augment_last says when rand_augment is made, which is null; set it")
+        return self
+
+
+class ViewSettings(Settings):
+    """Views of every frame that are stored side by side: rows (V, ...) of each output."""
+
+    num: int = Field(ge=2)
+    """V: the frame as it is without this block comes first, the others are augmented."""
+    seed: int = Field(0, ge=0)
+    """Of what is drawn, once for a video and view: the same for all its frames."""
+    augment: AugmentSettings = AugmentSettings(
+        crop_scale=(0.8, 1.0),
+        crop_aspect=(3 / 4, 4 / 3),
+        flip=0.5,
+        color_jitter=0.0,
+        colors=ColorSettings(),
+        grayscale=0.2,
+        blur=0.5,
+    )
+    """As in finetune; unless given, CARL's."""
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> Self:
+        if self.augment.erasing is not None or self.augment.rand_augment_last:
+            raise ValueError("erasing and rand_augment_last are of training alone; leave them out of views.augment")
+        if self.augment.scene is not None:
+            raise ValueError("scene is of clips in training alone; leave it out of views.augment")
         return self

@@ -69,20 +69,12 @@ def _draw_box(
     return None
 
 
-def _const(_shape: tuple[int, ...], _generator: np.random.Generator) -> Tensor:
-    return torch.zeros(1)
-
-
-def _rand(shape: tuple[int, ...], generator: np.random.Generator) -> Tensor:
-    return torch.from_numpy(generator.standard_normal((1, shape[1], 1, 1), dtype=np.float32))
-
-
-def _pixel(shape: tuple[int, ...], generator: np.random.Generator) -> Tensor:
+def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
 
 
 FILLS: dict[str, Callable[[tuple[int, ...], np.random.Generator], Tensor]] = {
-    "const": _const,
-    "rand": _rand,
-    "pixel": _pixel,
+    "const": lambda _shape, _generator: torch.zeros(1),
+    "rand": lambda shape, generator: _noise(generator, (1, shape[1], 1, 1)),
+    "pixel": lambda shape, generator: _noise(generator, shape),
 }

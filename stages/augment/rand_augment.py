@@ -1,6 +1,6 @@
 """RandAugment for clips: what is drawn, how strongly and to which side, is the same for all frames of a clip.
 
-    rand-m7-n4-mstd0.5-inc1     4 operations a clip at magnitude 7 +- 0.5, of the increasing set (`rand_augment_text`)
+    rand-m7-n4-mstd0.5-inc1     4 operations a clip at magnitude 7 +- 0.5, of the increasing set (see `config`)
 
 Operations are timm's, on Pillow images; draws come from a generator that is given. Sources: Cubuk et al. 2020
 (RandAugment), timm's auto_augment, CAST (1.3 of the domain reference).
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP, rand_augment_choices
 
-from reelwright.stages.augment.rand_augment_text import read_sections
+from reelwright.stages.augment.config import read_sections
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3) RGB
 
@@ -64,7 +64,7 @@ class Operation:
 def parse_rand_augment(
     text: str, *, interpolation: str = "bicubic", fill: tuple[int, int, int] = (128, 128, 128)
 ) -> RandAugment:
-    """Read the grammar of `rand_augment_text`. Raises ValueError that names the section that cannot be read."""
+    """Read the grammar of `config`. Raises ValueError that names the section that cannot be read."""
     if interpolation not in (*RESAMPLING, "random"):
         raise ValueError(f"interpolation {interpolation!r} is not known; allowed: {', '.join(RESAMPLING)}, random.")
     given = read_sections(text)
@@ -139,18 +139,11 @@ def _signed(most: float) -> Callable[[float, int], tuple[float, ...]]:
     return lambda level, sign: (sign * level * most,)
 
 
-def _enhance(level: float, _sign: int) -> tuple[float, ...]:
-    return (level * 1.8 + 0.1,)
-
-
-def _enhance_increasing(level: float, sign: int) -> tuple[float, ...]:
-    return (max(0.1, 1.0 + sign * level * 0.9),)
-
-
 def _between(low: float, high: float) -> Callable[[float, int], tuple[float, ...]]:
     return lambda level, _sign: (min(max(low + (high - low) * level, low), high),)
 
 
+_ENHANCERS = ("Color", "Contrast", "Brightness", "Sharpness")
 LEVELS: dict[str, Callable[[float, int], tuple[float, ...]]] = {
     "Rotate": _signed(30.0),
     "ShearX": _signed(0.3),
@@ -162,10 +155,8 @@ LEVELS: dict[str, Callable[[float, int], tuple[float, ...]]] = {
     "Solarize": lambda level, _: (min(256, int(level * 256)),),
     "SolarizeIncreasing": lambda level, _: (256 - min(256, int(level * 256)),),
     "SolarizeAdd": lambda level, _: (min(128, int(level * 110)),),
-    **dict.fromkeys(("Color", "Contrast", "Brightness", "Sharpness"), _enhance),
-    **dict.fromkeys(
-        ("ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing"), _enhance_increasing
-    ),
+    **dict.fromkeys(_ENHANCERS, lambda level, _: (level * 1.8 + 0.1,)),
+    **{f"{name}Increasing": lambda level, sign: (max(0.1, 1.0 + sign * level * 0.9),) for name in _ENHANCERS},
     "Desaturate": _between(0.5, 1.0),
     "GaussianBlur": _between(0.1, 2.0),
 }
@@ -174,12 +165,9 @@ LEVELS: dict[str, Callable[[float, int], tuple[float, ...]]] = {
 def _operations(chosen: Any, *, is_increasing: bool) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
     table = rand_augment_choices(chosen or "", increasing=is_increasing)
     if chosen == "0":
-        table = {name: _WEIGHTS_0[name.removesuffix("Increasing")] for name in table if _weighted(name)}
+        plain = {name: name.removesuffix("Increasing") for name in table}
+        table = {name: _WEIGHTS_0[known] for name, known in plain.items() if known in _WEIGHTS_0}
     if isinstance(table, dict):
         total = sum(table.values())
         return tuple(table), tuple(weight / total for weight in table.values())
     return tuple(table), None
-
-
-def _weighted(name: str) -> bool:
-    return name.removesuffix("Increasing") in _WEIGHTS_0

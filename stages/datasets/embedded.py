@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
 from reelwright.stages.datasets.labelled import LabelledVideo
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.arrays.spans import Spans, row_labels
+from reelwright.storage.arrays.spans import row_labels
 from reelwright.storage.errors import StageError
-from reelwright.storage.tables.annotations import UNKNOWN, Annotation
+from reelwright.storage.tables.annotations import UNKNOWN
 
 
 def chosen_output(store: EmbeddingStore, output: str | None, *, node: str) -> str:
@@ -58,17 +57,11 @@ def _embedded(
         lengths = np.linalg.norm(rows_TD, axis=1, keepdims=True)
         rows_TD /= np.where(lengths > 0, lengths, 1.0)
     spans, known = stored.spans, video.annotation
+    has_phases = known.segments or known.times or known.frames  # the video's own label is an action, no phase
     return EmbeddedVideo(
         name=video.video_id,
         rows=rows_TD,
-        labels=_phases(known, spans, background=payload["background"]),
+        labels=row_labels(known, spans, background=payload["background"]) if has_phases else None,
         seconds=(spans.start_seconds + spans.stop_seconds) / 2,
         action=known.video_label or ("" if known.label == UNKNOWN else payload["classes"][known.label]),
     )
-
-
-def _phases(annotation: Annotation, spans: Spans, *, background: int) -> npt.NDArray[np.int64] | None:
-    """Labels of rows; None for a video of which none are known. The video's own label is an action, no phase."""
-    if not (annotation.segments or annotation.times or annotation.frames):
-        return None
-    return row_labels(annotation, spans, background=background)

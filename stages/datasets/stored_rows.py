@@ -130,7 +130,8 @@ class JoinedRows:
         width.
         """
         shapes = tuple(rows.row_shape(output) for rows in videos)
-        if keeps_positions and not _can_follow(shapes):
+        follow = len(shapes) == 1 or all(len(shape) == 2 and shape[1] == shapes[0][1] for shape in shapes)
+        if keeps_positions and not follow:
             raise InputError(
                 f"the model reads positions, which {len(stores)} embeddings do not share; name one of them."
             )
@@ -204,11 +205,6 @@ class JoinedRows:
 def joined_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Of a row that keeps its positions, of one store or of tokens (N, D) of several, one behind the other."""
     return shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), shapes[0][1])
-
-
-def _can_follow(shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Whether rows of those shapes can lie one behind the other: of one store, or tokens of one width."""
-    return len(shapes) == 1 or all(len(shape) == 2 and shape[1] == shapes[0][1] for shape in shapes)
 
 
 def features_of(shape: tuple[int, ...]) -> int:

@@ -28,9 +28,7 @@ class Geometry:
     """What is done to each frame, in this order: cut `box`, resize, cut or pad `size`. All in pixels."""
 
     box: tuple[int, int, int, int] | None = None  # (top, left, height, width) of the upright source frame
-    resize: int | tuple[int, int] | None = (
-        None  # the short side, ratio kept; or (height, width), read according to `crop`
-    )
+    resize: int | tuple[int, int] | None = None  # the short side, ratio kept; or (height, width), read as `crop` says
     size: tuple[int, int] | None = None  # (height, width); smaller frames are padded with `fill`
     crop: str = "center"
     # center, squash: a (height, width) is met exactly, the ratio is lost (timm's squash; its center has a short side)

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import NO_FILE, check_encoder, check_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
-from reelwright.stages.augment.stored_views import ViewSettings
+from reelwright.stages.augment.config import ViewSettings
 from reelwright.stages.base.config import Settings, execution, matters, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
 from reelwright.stages.base.stage_config import StageConfig

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from reelwright.stages.augment.clips import Generators, augment
+from reelwright.stages.augment.config import ViewSettings
 from reelwright.stages.augment.resized_crop import ClipTransform
-from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.decode.geometry import Geometry, apply

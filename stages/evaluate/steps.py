@@ -10,11 +10,11 @@ from typing import Any
 from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import LabelAt, drawn_map, states_over_time
-from reelwright.stages.evaluate.making import making_facts, making_sections
 from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
+from reelwright.stages.evaluate.provenance import making_facts, making_sections
 from reelwright.stages.evaluate.scoring import overall
 from reelwright.stages.evaluate.step_scores import (
     StepVideo,
@@ -46,7 +46,7 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     """
     config = EvaluateConfig.model_validate(dict(work.config))
     store = Store.at(work.store)
-    steps = StepSet(store.steps(work.inputs["predictions"][0].key))
+    steps = StepSet(store.output("steps", work.inputs["predictions"][0].key))
     info = steps.info
     videos = step_videos(steps, splits=config.splits, settings=config.steps)
     if not videos:

@@ -14,13 +14,13 @@ from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import LabelAt, drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
 from reelwright.stages.evaluate.intervals import headline_intervals
-from reelwright.stages.evaluate.making import file_address, making_facts, making_sections
 from reelwright.stages.evaluate.pages.frame_source import Wanted, find_stage, pictures
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.report import Report, page_of
 from reelwright.stages.evaluate.pages.ribbons import axis_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
 from reelwright.stages.evaluate.pages.video_cards import VideoCard
+from reelwright.stages.evaluate.provenance import file_address, making_facts, making_sections
 from reelwright.stages.evaluate.scoring import (
     class_id,
     headline,

@@ -1,9 +1,12 @@
-"""Embeddings for other programs: a file a video (.npy, .parquet, .zarr), or WebDataset shards (plain tar files).
+"""Embeddings and kept outputs of windows for other programs: a file a video, or WebDataset shards (plain tar files).
 
     npy         NAME.npy (T, ...)   manifest.csv (path, video_id, split, label, rows)   times.csv (a line a row)
     parquet     NAME.parquet        manifest.csv    a line a row with its times
     zarr        NAME.zarr           manifest.csv    an array, and one for each column of times
     webdataset  shard-000000.tar ...  of each video: NAME.npy, NAME.spans.npy (T, 2) seconds, NAME.json
+
+    npz         NAME.npz            manifest.csv    of windows (attention and others): each output by the model's name
+                of it (W, ...); row, row_seconds, row_source (W, T); start_seconds, stop_seconds (W,)
 
 The same rows give the same bytes, whenever and by whomever they are written. `import-features --times times.csv
 manifest.csv` reads the first form back.
@@ -27,7 +30,8 @@ import pyarrow.parquet as pq
 import zarr
 
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.results.prediction_schema import METADATA_KEY
+from reelwright.storage.arrays.window_outputs import WindowOutputStore
+from reelwright.storage.results.predictions import METADATA_KEY
 from reelwright.storage.tables.texts import file_names
 
 SHARD_BYTES = 256 << 20
@@ -163,6 +167,24 @@ def export_webdataset(
         if shard is not None:
             shard.close()
     return len(videos)
+
+
+def export_npz(store: WindowOutputStore, videos: Sequence[ExportedVideo], folder: Path) -> int:
+    """Write a .npz a video and a manifest; returns the number of videos. The same content gives the same bytes."""
+
+    def write(path: Path, video: ExportedVideo) -> int:
+        found = store.rows(video.digest)
+        np.savez(
+            path,
+            allow_pickle=False,
+            **{output: found.output(output) for output in store.kept},
+            **vars(found.places),
+            start_seconds=found.spans.start_seconds,
+            stop_seconds=found.spans.stop_seconds,
+        )
+        return found.num_windows
+
+    return write_each(videos, folder, ending=".npz", unit="windows", write=write)
 
 
 def npy_bytes(values: npt.NDArray[Any]) -> bytes:

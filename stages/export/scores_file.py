@@ -62,10 +62,7 @@ def _write_csv(predictions: PredictionSet, path: Path) -> None:
 def plain_scores(table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
     """A table of predictions without codes and lists: texts, and a column `score.CLASS` for each class."""
     names = [name for name in table.column_names if name not in _NOT_IN_CSV]
-    columns = {name: table[name].cast(pa.string()) if _is_coded(table, name) else table[name] for name in names}
+    coded = {name for name in names if pa.types.is_dictionary(table.schema.field(name).type)}
+    columns = {name: table[name].cast(pa.string()) if name in coded else table[name] for name in names}
     scores_NK = scores_matrix(table)
     return pa.table({**columns, **{f"score.{name}": scores_NK[:, place] for place, name in enumerate(classes)}})
-
-
-def _is_coded(table: pa.Table, name: str) -> bool:
-    return bool(pa.types.is_dictionary(table.schema.field(name).type))

@@ -1,4 +1,4 @@
-"""Windows of frames for training: as the encoder sees them, from memory where they fit, else from the frame store."""
+"""Windows and views of frames for training, as the encoder sees them: from memory where they fit, else from a store."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.base.work import VideoItem
-from reelwright.stages.datasets.sampling.windows import shown, window_rows
+from reelwright.stages.datasets.sampling.two_views import DrawnViews
+from reelwright.stages.datasets.sampling.windows import IntArray, shown, window_rows
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.decode.processes.attempts import num_cores
 from reelwright.stages.decode.source import Ended, FrameChunk, stream_frames
-from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.fit.loop.batches import Batch, Origin, read_early
+from reelwright.stages.train.view_batches import VideoViews
 from reelwright.stages.train.window_batches import LabelledBatches, describe_windows
 from reelwright.storage.arrays.frames import FrameRows, FrameStore
 from reelwright.storage.arrays.spans import Spans
@@ -34,7 +36,6 @@ from reelwright.storage.ledger.items import DONE
 Frames = npt.NDArray[np.uint8]
 Read = Callable[[int, npt.NDArray[np.int64]], Frames]  # position of a video, its rows -> (n, h, w, 3)
 
-BATCHES_AHEAD = 2
 MAX_READERS = 8  # clips of a batch that are read at once
 
 
@@ -121,6 +122,16 @@ def stored_reader(videos: StoredVideos, of: Collection[int], *, memory_bytes: in
     return Reading(read=read, memory_bytes=total_bytes)
 
 
+def drawn_clip(
+    read: Read, transforms: Iterable[ClipTransform], epoch: int, video: int, rows: npt.NDArray[np.int64], place: int
+) -> Frames:
+    """A clip to train on, at a place of an epoch: as it is read, then what each transform makes of it."""
+    clip = read(video, rows)
+    for transform in transforms:
+        clip = transform(clip, epoch, place)
+    return clip
+
+
 def in_threads(make: Callable[..., Frames], *of: Iterable[Any]) -> list[Frames]:
     """``make`` of each, in order, some at once: decoding and resizing leave the interpreter to others."""
     with ThreadPoolExecutor(min(MAX_READERS, num_cores())) as pool:
@@ -153,33 +164,25 @@ class FrameBatches(LabelledBatches):
     # Nothing is drawn: a frame that several windows of a batch hold is read once, and `first_shown` (B, length) int64
     # says of each frame where among all of the batch it is shown first, so that an encoder need not see it again.
 
+    @read_early
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
-        """As `train.batches.Batches.epoch`; the next batches are read while one is in use."""
-        with read_ahead(self._read(epoch, first), depth=BATCHES_AHEAD) as batches:
-            yield from batches
-
-    def _read(self, epoch: int, first: int) -> Iterator[Batch]:
+        """See `Batches.epoch`."""
+        clip = partial(drawn_clip, self.read, self.transforms, epoch)
         order, ordered = self.drawn(epoch)
-        for places, num_all, is_counted in self.split.parts(np.arange(len(order)), first=first):
+        for places, num_all, is_counted in self.parts(np.arange(len(order)), first=first):
             picked, windows = order[places], ordered.take(places)
             rows, mask = window_rows(windows, self.shape)
             videos = windows.video.tolist()
             if self.is_val:
                 first_shown, frames = self._each_once(windows.video, rows)
             else:
-                frames = np.stack(in_threads(partial(self._clip, epoch), videos, rows, places.tolist()))
+                frames = np.stack(in_threads(clip, videos, rows, places.tolist()))
             inputs = {"frames": torch.from_numpy(frames), "mask": torch.from_numpy(shown(mask, self.shape))}
             if self.is_val:
                 inputs["first_shown"] = torch.from_numpy(first_shown)
             about = partial(describe_windows, windows, self.shape, self.names)
             targets = torch.from_numpy(self.targets[picked])
             yield Batch(inputs, targets, num_all, is_counted, about, Origin(epoch, places))
-
-    def _clip(self, epoch: int, video: int, rows: npt.NDArray[np.int64], place: int) -> Frames:
-        clip = self.read(video, rows)
-        for transform in self.transforms:
-            clip = transform(clip, epoch, place)
-        return clip
 
     def _each_once(
         self, videos: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
@@ -194,3 +197,35 @@ class FrameBatches(LabelledBatches):
         read = in_threads(lambda part: self.read(int(part[0, 0]), part[:, 1]), parts)
         of_once = of_once.reshape(rows.shape)
         return first[of_once], np.concatenate(read)[of_once]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameViewBatches(VideoViews):
+    """Views of frames, as `ViewBatches` of stored rows: inputs are `frames` (N V, T C, h, w, 3) uint8 too.
+
+    What is drawn for a view is its own.
+    """
+
+    reading: ClipReading
+    num_frames: Sequence[int]  # of each video that can be read
+    videos: Sequence[int] | None = None  # among those that can be read; None: they are all
+
+    @cached_property
+    def rows_of_videos(self) -> Sequence[int]:
+        """See VideoViews."""
+        return self.num_frames if self.videos is None else [self.num_frames[video] for video in self.videos]
+
+    epoch = read_early(VideoViews.epoch)
+
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """See VideoViews."""
+        clips = in_threads(
+            partial(self._clip, origin.epoch), drawn.video.tolist(), drawn.rows, origin.positions.tolist()
+        )
+        return {"frames": torch.from_numpy(np.stack(clips))}
+
+    def _clip(self, epoch: int, video: int, rows: IntArray, place: int) -> Frames:
+        known = video if self.videos is None else self.videos[video]
+        if not self.draws:
+            return self.reading.val(known, rows.reshape(-1))
+        return drawn_clip(self.reading.train, self.reading.transforms, epoch, known, rows.reshape(-1), place)

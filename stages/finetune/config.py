@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import output_names
@@ -22,7 +22,7 @@ from reelwright.stages.embed.config import EmbedConfig, PreprocessSettings
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
 from reelwright.stages.fit.view_config import NetworkSettings
-from reelwright.stages.train.config import TrainWindowSettings, check_windows, known_task
+from reelwright.stages.train.config import TaskName, TrainWindowSettings, check_windows
 from reelwright.stages.train.token_settings import check_experts
 from reelwright.storage.errors import ConfigError
 
@@ -65,7 +65,7 @@ class FinetuneConfig(NetworkSettings):
     With views carl, conv or vanilla (or a plug-in): `source` is frames unless it is given: `spatial` is a ResNet, the
     base of it up to layer `split` (2, 3; null: all of it), which `base` freezes, and the layers behind learn in the
     model; rows: the pooled output of any encoder."""
-    task: str = setting("last_row", when=lambda config: config.learns_windows)
+    task: TaskName = setting("last_row", when=lambda config: config.learns_windows)
     """Of model without views: as in train."""
     head_weights: dict[str, NonNegativeFloat] = training(
         default_factory=dict, when=lambda config: config.learns_windows
@@ -108,11 +108,6 @@ class FinetuneConfig(NetworkSettings):
     memory_bytes: PositiveInt = execution(2 << 30)
     """Frames (as they are stored where crops are cut from them, else as the encoder sees them) are held in memory up to
     this size; beyond, they are read for every window."""
-
-    @field_validator("task")
-    @classmethod
-    def _task_is_known(cls, name: str) -> str:
-        return known_task(name)
 
     @property
     def learns_windows(self) -> bool:

@@ -27,11 +27,10 @@ def only_input(work: Work, name: str) -> InputRef:
     return reference
 
 
-def check_frames(work: Work, config: FinetuneConfig) -> None:
-    """Raise ConfigError where the frames are not stored."""
+def frames_node(work: Work) -> DecodeConfig:
+    """The settings of the decode node whose frames are read."""
     reference = only_input(work, "frames")
-    decode = parse_config(DecodeConfig, dict(reference.config), where=reference.node)
-    config.check_inputs({"frames": [decode]})
+    return parse_config(DecodeConfig, dict(reference.config), where=reference.node)
 
 
 def spatial_encoder(
@@ -99,10 +98,10 @@ def clip_reading(
     )
 
 
-def spatial_facts(loaded: LoadedEncoder) -> dict[str, object]:
-    """What config.yaml says of the encoder, enough to build it again."""
+def spatial_facts(loaded: LoadedEncoder, **own: object) -> dict[str, object]:
+    """What config.yaml says of the encoder, enough to build it again; ``own`` are settings that are others by now."""
     used = ("encoder", "model_args", "embed_dim", "outputs", "preprocess", "clip")
     return {
-        "spatial": {**loaded.config.model_dump(mode="json", include=set(used)), "weights": "none"},
+        "spatial": {**loaded.config.model_dump(mode="json", include=set(used)), **own, "weights": "none"},
         "started_from": loaded.weights_digest,
     }

@@ -1,4 +1,4 @@
-"""The networks that finetune trains: bytes of frames in, normalisation on the device, logits out.
+"""The networks that finetune trains, or did: bytes of frames in, normalisation on the device, logits out.
 
 Shape letters: B windows, T frames of a window, C channels, H height, W width.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,16 @@ from torch import Tensor, nn
 from reelwright.models.contracts import ClipModel, Inputs, Part, VideoModel, prefixed
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.models.systems.joint import JointModel
+from reelwright.stages.base.inputs import unchanged_run
+from reelwright.stages.base.work import InputRef
+from reelwright.stages.embed.config import EmbedConfig
+from reelwright.stages.embed.encoding.clip_models import frames_seen
+from reelwright.stages.embed.encoding.encoder import build_from_config
 from reelwright.stages.embed.encoding.forward import choose_layout
 from reelwright.stages.finetune.config import PARTS, FinetuneConfig
+from reelwright.stages.fit.run_models import load_run_model
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import Store
 
 
 class FrameNetwork(VideoModel):
@@ -137,3 +145,20 @@ def freeze(module: VideoModel, patterns: Sequence[str], *, where: str) -> None:
             names[name].requires_grad = False
     if not any(parameter.requires_grad for parameter in names.values()):
         raise ConfigError(f"{where}: freeze: {', '.join(patterns)} freezes every parameter; nothing is left to learn.")
+
+
+def load_network(run: InputRef, *, store: Store, plugins: Mapping[str, Any]) -> FrameNetwork:
+    """The network of a run that sees clips (`frames_seen`), in eval mode on the CPU.
+
+    Raises what `load_run_model` raises, ConfigError for a run that sees no clips.
+    """
+    with unchanged_run(store, run) as folder:
+        model, values = load_run_model(folder, plugins=plugins)
+    seen = frames_seen(values)
+    if seen is None:
+        raise ConfigError(f"run {run.node} sees no clips of frames, its model reads rows")
+    if isinstance(model, ClipModel):
+        return ClipNetwork(model, data_config=seen, heads=values["model"]["heads"]).eval()
+    wanted = EmbedConfig(run=run.node, outputs=(str(values["output"]),))
+    loaded = build_from_config(wanted, store=store, run=run, where=run.node, plugins=plugins)
+    return FinetuneModule(loaded.encoder, model, data_config=seen, frozen_norm=True).eval()

@@ -17,20 +17,19 @@ from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.embed.encoding.preprocess import geometry_of
+from reelwright.stages.finetune.clips import FrameViewBatches
 from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.inputs import clip_reading, only_input, spatial_encoder, spatial_facts, stored_videos
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.preparing import ClipAugmentation
-from reelwright.stages.finetune.view_clips import FrameViewBatches
 from reelwright.stages.fit.run_models import build_run_model
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext, learn
 from reelwright.stages.fit.validation import chosen_metric
 from reelwright.stages.train.view_learning import learn_views, start_resnet, view_labels, view_values
 from reelwright.storage.errors import ConfigError
 
 
-def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
+def tune_views(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str, Any] | None:
     """Train the run; as `work.run`."""
     model_settings = config.model
     assert model_settings is not None
@@ -54,11 +53,11 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         data_config=loaded.data_config,
         frozen_norm=config.base_state == "frozen_norms",
         takes_maps=source == "maps",
-    ).to(place.device)
-    module.set_up(config, device=place.device, where=work.node)
+    ).to(context.device)
+    module.set_up(config, device=context.device, where=work.node)
 
     def load() -> Learning:
-        videos, _ = stored_videos(work, config, place.reporter)
+        videos, _ = stored_videos(work, config, context.reporter)
         place_of = {digest: position for position, digest in enumerate(videos.digests)}
         of_train, of_val = (
             {
@@ -79,7 +78,7 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
             metric=metric,
             make=partial(FrameViewBatches, num_frames=counts, reading=reading),
             num_contexts=int(model_settings.option("contexts", 1)),
-            place=place,
+            context=context,
         )
         return replace(
             learning,
@@ -96,4 +95,4 @@ def tune_views(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[
         )
 
     described = {**values, **spatial_facts(loaded)}
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=described)

@@ -7,7 +7,6 @@ frames -> augmentation -> encoder of images, a row a frame -> model of rows -> r
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -28,26 +27,30 @@ from reelwright.stages.finetune.module import ClipNetwork, FinetuneModule, Frame
 from reelwright.stages.finetune.preparing import ClipAugmentation
 from reelwright.stages.fit.mixing import build_mixing, mix_frames
 from reelwright.stages.fit.run_models import build_run_model
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext, learn
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.train.config import SHAPE_FIELDS
-from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.drawn_windows import (
+    WindowSampling,
+    find_windows,
+    window_facts,
+    window_heads,
+    window_labels,
+)
 from reelwright.stages.train.experts import Experts
-from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 
 
-def tune_windows(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
+def tune_windows(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str, Any] | None:
     """Train the run of a model that begins anew; as `work.run`."""
     labels = window_labels(work, config)
     heads = window_heads(config, labels, where=work.node)
     task = build_task(config.task, labels, heads=heads)
     metric = chosen_metric(config, task, plugins=work.plugins)
-    facts = window_facts(config) | ({"heads": [asdict(head) for head in heads]} if heads else {})
+    facts = window_facts(config, heads)
     make = _clip_network if config.is_whole else _behind_encoder
-    module, data_config, own_facts = make(work, config, labels, place)
-    module.to(place.device)
-    module.set_up(config, device=place.device, where=work.node)
+    module, data_config, own_facts = make(work, config, labels, context)
+    module.to(context.device)
+    module.set_up(config, device=context.device, where=work.node)
     load = partial(
         window_learning,
         work,
@@ -57,9 +60,9 @@ def tune_windows(work: Work, config: FinetuneConfig, place: TrainContext) -> dic
         geometry=geometry_of(data_config),
         task=task,
         metric=metric,
-        place=place,
+        context=context,
     )
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=facts | own_facts)
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=facts | own_facts)
 
 
 def window_learning(
@@ -71,23 +74,23 @@ def window_learning(
     geometry: Geometry,
     task: Task,
     metric: str,
-    place: TrainContext,
+    context: TrainContext,
     evaluate_start: bool = False,
 ) -> Learning:
     """Windows of train and val over stored frames, what is done to them, and the loss."""
-    videos, names = stored_videos(work, config, place.reporter)
+    videos, names = stored_videos(work, config, context.reporter)
     rows = KnownRows(videos.digests, videos.spans)
-    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
+    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=context.reporter.note)
     of_train, of_val = (set(labelled.windows.video.tolist()) for labelled in (data.train, data.val))
     reading = clip_reading(work, config, videos, geometry, of_train=of_train, of_val=of_val)
-    batches, share = partial(FrameBatches, names=names), place.world.share
-    mixing = build_mixing(config, mix_frames, num_extents=2, task=task, world=place.world)
-    train = data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, share)
+    batches, world = partial(FrameBatches, names=names), context.world
+    mixing = build_mixing(config, mix_frames, num_extents=2, task=task, world=world)
+    train = data.train_batches(partial(batches, read=reading.train, transforms=reading.transforms), config, world)
     steps = EpochSteps(num_batches=train.num_batches, clips_per_batch=config.batch_size)
     return Learning(
         train=train,
-        val=data.val_batches(partial(batches, read=reading.val, is_val=True), config, share),
-        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
+        val=data.val_batches(partial(batches, read=reading.val, is_val=True), config, world),
+        objective=build_objective(config, task, counts=data.counts, device=context.device, plugins=work.plugins),
         task=task,
         metric=metric,
         multipliers=config.multipliers,
@@ -99,14 +102,14 @@ def window_learning(
 Made = tuple[FrameNetwork, DataConfig, dict[str, Any]]  # the network, the frames it wants, what config.yaml says of it
 
 
-def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, place: TrainContext) -> Made:
+def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, context: TrainContext) -> Made:
     assert config.model is not None
     own, options = clip_model_class(config.model.name, plugins=work.plugins).data_config, config.model.options()
     experts = Experts.of(work, "experts") if config.experts else None
     if experts is not None:
         own, options = experts.data_config(own, given=config.preprocess), experts.options(options)
     elif config.model.joins_tokens and config.init_from is None:
-        place.reporter.note(
+        context.reporter.note(
             "warning: the weights of both experts are random; name the embed nodes whose encoders they are with experts"
         )
     data_config = override(own, config.preprocess, clip=ClipSettings(length=config.window.length))
@@ -127,12 +130,12 @@ def _clip_network(work: Work, config: FinetuneConfig, labels: LabelSpace, place:
     return network, data_config, {"model": model, "sees": dict(described(data_config))}
 
 
-def _behind_encoder(work: Work, config: FinetuneConfig, labels: LabelSpace, place: TrainContext) -> Made:
+def _behind_encoder(work: Work, config: FinetuneConfig, labels: LabelSpace, context: TrainContext) -> Made:
     assert config.model is not None
     window = config.window
     clip = ClipSettings(**window.model_dump(include=set(SHAPE_FIELDS)))
     loaded, (input_dim,) = spatial_encoder(work, "pooled", clip=clip)
-    _warn_of_random_weights(work, config, place)
+    _warn_of_random_weights(work, config, context)
     is_of_clips = loaded.encoder.kind == "video"
     model = {
         "name": config.model.name,
@@ -152,10 +155,10 @@ def _behind_encoder(work: Work, config: FinetuneConfig, labels: LabelSpace, plac
     return module, loaded.data_config, {"output": "pooled", "model": model, **sees, **spatial_facts(loaded)}
 
 
-def _warn_of_random_weights(work: Work, config: FinetuneConfig, place: TrainContext) -> None:
+def _warn_of_random_weights(work: Work, config: FinetuneConfig, context: TrainContext) -> None:
     reference = only_input(work, "spatial")
     if reference.config.get("weights") == "none" and config.frozen_norm and config.init_from is None:
-        place.reporter.note(
+        context.reporter.note(
             f"warning: the weights of {reference.node} are random, and frozen_norm keeps the statistics of its batch "
             "norms as they are; set frozen_norm: false to learn them"
         )

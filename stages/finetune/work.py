@@ -20,19 +20,13 @@ from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.inputs import (
-    check_frames,
-    only_input,
-    spatial_encoder,
-    spatial_facts,
-)
+from reelwright.stages.finetune.inputs import frames_node, only_input, spatial_encoder, spatial_facts
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.view_learning import tune_views
 from reelwright.stages.finetune.window_learning import tune_windows, window_learning
 from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
-from reelwright.stages.fit.setup import learn
-from reelwright.stages.fit.train_context import TrainContext, train_in_processes
+from reelwright.stages.fit.setup import TrainContext, learn, train_in_processes
 from reelwright.stages.fit.validation import chosen_metric
 from reelwright.stages.train.drawn_windows import WindowSampling
 from reelwright.storage.errors import ConfigError, InputError
@@ -47,15 +41,15 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     that can be seen, StageError when it diverges, Interrupted on SIGTERM.
     """
     config = parse_config(FinetuneConfig, dict(work.config), where=work.node)
-    check_frames(work, config)
+    config.check_inputs({"frames": [frames_node(work)]})
     return train_in_processes(work, reporter, config=config, train=_tune)
 
 
-def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, Any] | None:
+def _tune(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str, Any] | None:
     if config.views is not None:
-        return tune_views(work, config, place)
+        return tune_views(work, config, context)
     if config.model is not None:
-        return tune_windows(work, config, place)
+        return tune_windows(work, config, context)
     with unchanged_run(Store.at(work.store), only_input(work, "temporal")) as folder:
         temporal, values = load_run_model(folder, plugins=work.plugins)
     own = values["model"]
@@ -68,8 +62,8 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
     metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm
-    ).to(place.device)
-    module.set_up(config, device=place.device, where=work.node)
+    ).to(context.device)
+    module.set_up(config, device=context.device, where=work.node)
 
     shape = WindowShape(**values["window"])
     sampling = WindowSampling(
@@ -88,11 +82,12 @@ def _tune(work: Work, config: FinetuneConfig, place: TrainContext) -> dict[str, 
         geometry=geometry_of(loaded.data_config),
         task=task,
         metric=metric,
-        place=place,
+        context=context,
         evaluate_start=True,
     )
-    described = _described(values, loaded)
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=described)
+    names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
+    described = {**{name: values[name] for name in names if name in values}, **spatial_facts(loaded)}
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=described)
 
 
 def _labels(work: Work, values: Mapping[str, Any]) -> LabelSpace:
@@ -127,9 +122,3 @@ def _spatial(work: Work, values: Mapping[str, Any]) -> LoadedEncoder:
             f"{values['model']['input_dim']}. Was it trained on several embeddings, or on another embed node?"
         )
     return loaded
-
-
-def _described(values: Mapping[str, Any], loaded: LoadedEncoder) -> dict[str, Any]:
-    """What config.yaml says of both parts, enough to build them again."""
-    names = ("task", "labels_of_window", "output", "window", "clips", "heads", "model")
-    return {**{name: values[name] for name in names if name in values}, **spatial_facts(loaded)}

@@ -1,30 +1,75 @@
-"""What train, finetune and pretrain do alike around the trainer: start, optimizer, schedules, config.yaml, the end."""
+"""What train, finetune and pretrain do alike around the trainer: where a run is trained, its start, its end.
+
+That is the device and one process or several; optimizer and schedules; config.yaml and summary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import torch
 
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
 from reelwright.models.contracts import VideoModel
-from reelwright.stages.base.work import InputRef, Work
+from reelwright.stages.base.devices import deterministic_results, local_gpu, pick_device
+from reelwright.stages.base.work import InputRef, Reporter, SilentReporter, Work
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.init_from import init_weights
 from reelwright.stages.fit.loop.batches import Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import save_weights
+from reelwright.stages.fit.loop.loggers import check_loggers
 from reelwright.stages.fit.loop.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
 from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.processes.launch import launch
+from reelwright.stages.fit.processes.world import World, joined, wanted_size
 from reelwright.stages.fit.validation import evaluate
 from reelwright.stages.objectives.contract import Objective
-from reelwright.storage.errors import StageError
+from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.files import write_json
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainContext:
+    """Where this process trains, and with whom."""
+
+    device: torch.device
+    world: World
+    reporter: Reporter  # silent in all processes but the first
+
+
+class Train(Protocol):
+    """Does the work of a run in one process."""
+
+    def __call__(self, work: Work, config: Any, context: TrainContext) -> dict[str, Any] | None:
+        """The outputs of the run; None in processes that are not the first."""
+
+
+def train_in_processes(work: Work, reporter: Reporter, *, config: LearningSettings, train: Train) -> dict[str, Any]:
+    """Do ``train`` here, in as many new processes as the settings want, or in this one of those torchrun started.
+
+    Raises ConfigError for devices or loggers that are not there.
+    """
+    check_loggers(config.log_to)
+    pick_device(config.device, num_processes=config.processes)
+    size = wanted_size()
+    if size == 1 and config.processes > 1:
+        return launch(work, reporter, num_processes=config.processes)
+    if size > 1 and config.batch_size < size:
+        raise ConfigError(f"{work.node}: batch_size is {config.batch_size}, but {size} processes share each batch.")
+    use_gpu = pick_device(config.device).type == "cuda"
+    with joined(use_gpu=use_gpu) as world:
+        device = torch.device("cuda", local_gpu()) if use_gpu and size > 1 else pick_device(config.device)
+        context = TrainContext(device=device, world=world, reporter=reporter if world.is_main else SilentReporter())
+        with deterministic_results(config.deterministic):
+            outputs: dict[str, Any] = world.gather(train(work, config, context))[0]
+        return outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +99,7 @@ def learn(
     *,
     work: Work,
     config: LearningSettings,
-    place: TrainContext,
+    context: TrainContext,
     labels: LabelSpace,
     values: Mapping[str, Any],
 ) -> dict[str, Any] | None:
@@ -70,10 +115,10 @@ def learn(
     folder = RunFolder(Store.at(work.store).run(work.key))
     learning = load()
     learning.objective.start(module)
-    if place.world.is_main:
+    if context.world.is_main:
         folder.write_config(_run_values(work, labels, values))
-    progress = _fit(module, learning, work=work, config=config, folder=folder, place=place, init=init)
-    return _finish(folder, module, progress, metric=learning.metric) if place.world.is_main else None
+    progress = _fit(module, learning, work=work, config=config, folder=folder, context=context, init=init)
+    return _finish(folder, module, progress, metric=learning.metric) if context.world.is_main else None
 
 
 def _fit(
@@ -83,14 +128,14 @@ def _fit(
     work: Work,
     config: LearningSettings,
     folder: RunFolder,
-    place: TrainContext,
+    context: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
     lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size, unit=learning.batch_unit)
-    place.reporter.note(line)
+    context.reporter.note(line)
     if init is not None:
-        place.reporter.note(init["line"])
-        if place.world.is_main:
+        context.reporter.note(init["line"])
+        if context.world.is_main:
             write_json(folder.init_report, init)
     if learning.train.num_batches == 0:
         raise StageError(
@@ -98,7 +143,7 @@ def _fit(
             "Lower batch_size."
         )
     if config.gradient_checkpointing and not recompute_blocks(module):
-        place.reporter.note(
+        context.reporter.note(
             "warning: gradient_checkpointing saves nothing: no block of the model can be computed again"
         )
     groups = parameter_groups(module, config.optimizer, lr=lr, multipliers=learning.multipliers)
@@ -108,7 +153,7 @@ def _fit(
     }
     trainer = Trainer(
         module,
-        optimizer=build_optimizer(groups, config.optimizer, note=place.reporter.note),
+        optimizer=build_optimizer(groups, config.optimizer, note=context.reporter.note),
         rates=Rates(
             lr=build_lr_schedule(config.schedule, **counts),
             decay=build_decay_schedule(config.optimizer, config.schedule, **counts),
@@ -116,8 +161,8 @@ def _fit(
         objective=learning.objective,
         settings=_trainer_settings(work, config, learning),
         folder=folder,
-        reporter=place.reporter,
-        world=place.world,
+        reporter=context.reporter,
+        world=context.world,
         prepare=learning.prepare,
     )
     if config.compile:
@@ -127,7 +172,7 @@ def _fit(
         return trainer.fit(learning.train, learning.evaluate, unit=learning.unit)
 
     def validate(forward: Any) -> dict[str, float]:
-        how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": place.world}
+        how: dict[str, Any] = {"objective": learning.objective, "device": trainer.device, "world": context.world}
         found = evaluate(forward, val, task=task, **how)
         return found if learning.evaluate is None else found | learning.evaluate(forward)
 
@@ -167,27 +212,18 @@ def _finish(folder: RunFolder, module: VideoModel, progress: Progress, *, metric
 
 
 def _trainer_settings(work: Work, config: LearningSettings, learning: Learning) -> TrainerSettings:
+    same = {each.name for each in fields(TrainerSettings)} & LearningSettings.model_fields.keys() - {"metric"}
     return TrainerSettings(
         key=work.key,
-        epochs=config.epochs,
-        seed=config.seed,
-        precision=config.precision,
         accumulate=config.optimizer.accumulate,
         clip_norm=config.optimizer.clip_norm,
         ema_decay=config.ema.decay if config.ema else None,
         ema_warmup=config.ema.warmup if config.ema else True,
-        evaluate_every=config.evaluate_every,
-        evaluate_updates=config.evaluate_updates,
-        checkpoint_every=config.checkpoint_every,
-        keep_every=config.keep_every,
-        resume=config.resume,
         metric=learning.metric,
         evaluate_start=learning.evaluate_start,
         patience=config.early_stop.patience if config.early_stop else None,
-        max_minutes=config.max_minutes,
-        profile=config.profile,
-        log_to=config.log_to,
         about={"node": work.node, "stage": work.stage, "key": work.key, **work.config},
+        **{name: getattr(config, name) for name in same},
     )
 
 

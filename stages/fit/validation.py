@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from reelwright.models.contracts import ATTENTION_LOGITS, Forward, Outputs
+from reelwright.models.contracts import ATTENTION_LOGITS, Forward
 from reelwright.models.metrics.metric import metric_named
 from reelwright.stages.base.devices import Download, Pending, Upload
 from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.loop.batches import Batches
-from reelwright.stages.fit.processes.world import World
-from reelwright.stages.objectives.config import LossSettings, ObjectiveSettings
+from reelwright.stages.fit.processes.world import ALONE, World
+from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
 from reelwright.stages.objectives.self_supervised import self_supervised_objective
 from reelwright.stages.objectives.sequence import sequence_objective
@@ -29,22 +28,6 @@ from reelwright.storage.errors import ConfigError, StageError
 _NUMBERS, _TARGETS = "numbers of a batch", "targets of a batch"  # beside its scores
 _Answer = tuple[dict[str, float], float, dict[str, npt.NDArray[Any]], npt.NDArray[Any]]
 SCORED = {"": "logits", "attention_": ATTENTION_LOGITS}  # what begins the names of metrics -> of which output
-
-
-class WithObjective(Protocol):
-    """Settings that say what is minimised."""
-
-    @property
-    def objective(self) -> ObjectiveSettings | None:
-        """In place of the task's own."""
-
-    @property
-    def loss(self) -> LossSettings:
-        """Of the task's own objective."""
-
-    @property
-    def seed(self) -> int:
-        """Of what an objective begins with."""
 
 
 def chosen_metric(config: LearningSettings, task: Task | None, *, plugins: Mapping[str, Any]) -> str:
@@ -66,7 +49,7 @@ def chosen_metric(config: LearningSettings, task: Task | None, *, plugins: Mappi
 
 
 def build_objective(
-    config: WithObjective,
+    config: NetworkSettings,
     task: Task | None,
     *,
     counts: npt.NDArray[np.int64],
@@ -109,7 +92,7 @@ def evaluate(
     task: Task | None,
     objective: Objective,
     device: torch.device,
-    world: World | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Loss and metrics over all batches, in inference mode; the caller puts the module in eval mode.
 
@@ -117,7 +100,6 @@ def evaluate(
     Raises StageError when an answer is not finite.
     """
     waiting: list[Callable[[], _Answer] | None] = []  # None keeps its place among the batches
-    world = world or World()
     upload, download = Upload(device), Download(device)
     is_gathered = world.size > 1 and bool(objective.gathers)
     with torch.inference_mode():
@@ -138,7 +120,11 @@ def evaluate(
                 **loss.measures,
             }
             numbers = [*losses.values(), *([] if known is None else [known])]
-            scores = {} if task is None else _scores(task, outputs)
+            # Probabilities by what begins the names of their metrics.
+            scores = {}
+            if task is not None:
+                given = {prefix: name for prefix, name in SCORED.items() if name in outputs}
+                scores = {prefix: task.probabilities(outputs[name]) for prefix, name in given.items()}
             coming = {_NUMBERS: torch.stack([value.double() for value in numbers]), _TARGETS: moved.targets, **scores}
             waiting.append(partial(_answer, download(coming), tuple(losses), None if known is not None else len(batch)))
     answers = [None if part is None else part() for part in waiting]
@@ -164,9 +150,3 @@ def _answer(pending: Pending, names: Sequence[str], num_items: int | None) -> _A
     numbers, targets = found.pop(_NUMBERS).tolist(), found.pop(_TARGETS)
     weight = float(numbers[-1] if num_items is None else num_items)
     return {name: value * weight for name, value in zip(names, numbers, strict=False)}, weight, found, targets
-
-
-def _scores(task: Task, outputs: Outputs) -> dict[str, Tensor]:
-    """Probabilities by what begins the names of their metrics."""
-    found = {prefix: name for prefix, name in SCORED.items() if name in outputs}
-    return {prefix: task.probabilities(outputs[name]) for prefix, name in found.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.models.metrics.views import softmax
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
@@ -97,13 +98,8 @@ def _scores(source: EmbeddingStore, digest: str, config: ImportPredictionsConfig
     )
 
 
-def _softmax(values: Any) -> Any:
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "none": lambda values: values,
-    "softmax": _softmax,
+    "softmax": softmax,
     "sigmoid": lambda values: 1 / (1 + np.exp(-values)),
 }

@@ -17,9 +17,9 @@ from reelwright.models.losses.classification import (
     IGNORED,
     balanced_class_weights,
     classification_loss,
+    soft_target_loss,
     truncated_smoothing_loss,
 )
-from reelwright.models.losses.soft_targets import soft_target_loss
 from reelwright.stages.objectives.contract import LossParts, Objective
 from reelwright.storage.errors import ConfigError
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reelwright.models.contracts import Inputs, Outputs
-from reelwright.models.losses.self_supervised import (
+from reelwright.models.losses.contrastive import (
     byol_loss,
     byol_momentum,
     moco_logits,
@@ -24,8 +24,8 @@ from reelwright.models.losses.self_supervised import (
     top_accuracy,
 )
 from reelwright.models.systems.embedding_head import PREDICTED, VECTOR, ComparisonHeads
+from reelwright.stages.objectives.config import ComparisonSettings, SelfSupervisedSettings
 from reelwright.stages.objectives.contract import LossParts, Objective
-from reelwright.stages.objectives.self_supervised_settings import ComparisonSettings, SelfSupervisedSettings
 
 TARGET = "aux.target"  # what the target network makes of views
 

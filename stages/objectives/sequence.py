@@ -15,11 +15,11 @@ from torch import Tensor
 
 from reelwright.models.contracts import Inputs, Outputs
 from reelwright.models.losses.classification import IGNORED, classification_loss
+from reelwright.models.losses.contrastive import time_contrastive_loss
 from reelwright.models.losses.cycle_consistency import CycleConsistency, cycle_consistency_loss
 from reelwright.models.losses.sequence_contrastive import SequenceContrast, sequence_contrastive_loss
-from reelwright.models.losses.time_contrastive import time_contrastive_loss
+from reelwright.stages.objectives.config import SequenceObjectiveSettings
 from reelwright.stages.objectives.contract import LossParts, Objective
-from reelwright.stages.objectives.sequence_settings import SequenceObjectiveSettings
 
 PROJECTED = "aux.projected"
 COMPARED = (PROJECTED, "embedding", "mask", "row_numbers", "num_rows")

@@ -163,17 +163,16 @@ class PredictConfig(StageConfig):
         if self.embeddings or self.frames is not None or self.run not in read:
             return self
         trained_on = read[self.run].inputs()
-        if trained_on.get("embeddings") and self.is_cropped:
-            raise ConfigError(
-                f"{where}: crops and short_side are of frames, but {self.run!r} was trained on embeddings, which are "
-                "predicted from. Give `frames` too"
-            )
-        if trained_on.get("embeddings") and self.precision is not None:
-            raise ConfigError(
-                f"{where}: precision is of encoders of frames, but {self.run!r} was trained on embeddings, which are "
-                "predicted from. Give `frames` too, or remove precision"
-            )
         if trained_on.get("embeddings"):
+            for is_set, what, more in (
+                (self.is_cropped, "crops and short_side are of frames", ""),
+                (self.precision is not None, "precision is of encoders of frames", ", or remove precision"),
+            ):
+                if is_set:
+                    raise ConfigError(
+                        f"{where}: {what}, but {self.run!r} was trained on embeddings, which are predicted from. Give "
+                        f"`frames` too{more}"
+                    )
             return self.model_copy(update={"embeddings": tuple(trained_on["embeddings"])})
         if trained_on.get("frames"):
             return self.model_copy(update={"frames": trained_on["frames"][0]})

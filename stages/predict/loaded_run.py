@@ -94,7 +94,7 @@ def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]
 
 def load_clip_run(run: InputRef, *, store: Store, device: torch.device, plugins: Mapping[str, Any]) -> LoadedRun:
     """The trained network of a run that sees clips of frames; raises as `load_run`."""
-    from reelwright.stages.finetune.networks import load_network  # here: it takes seconds, and rows need none of it
+    from reelwright.stages.finetune.module import load_network  # here: it takes seconds, and rows need none of it
 
     module = load_network(run, store=store, plugins=plugins).to(device)
     values = RunFolder(store.run(run.key)).config()

@@ -39,7 +39,9 @@ class Problem:
 
 def read_list(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> list[Line]:
     """All lines of one list; what cannot be read is added to ``problems``. Raises InputError for a broken file."""
-    return list(READERS[spec.format](path, spec, layout, problems))
+    return list(
+        _lines(path, spec, layout, problems) if spec.format == "lines" else READERS[spec.format](path, problems)
+    )
 
 
 def read_names(path: Path, line: str) -> dict[tuple[str, str], str]:
@@ -73,8 +75,7 @@ def _lines(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Proble
         yield Line(source=f"{path.name}:{number}", values=values)
 
 
-def _json(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
-    del spec, layout
+def _json(path: Path, problems: list[Problem]) -> Iterator[Line]:
     try:
         entries = json.loads(read_text(path))
     except ValueError as error:
@@ -89,15 +90,14 @@ def _json(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem
         yield Line(source=f"{path.name}:{number}", values=values)
 
 
-def _csv(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
-    del spec, layout, problems
+def _csv(path: Path, problems: list[Problem]) -> Iterator[Line]:
+    del problems
     for row in read_rows(path, required=[]):
         yield Line(source=f"{path.name}:{row.number}", values=row.cells)
 
 
-def _frames(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+def _frames(path: Path, problems: list[Problem]) -> Iterator[Line]:
     """CARL's lists: dictionaries with a label for every frame (`psr_and_carl` B1)."""
-    del spec, layout
     from reelwright.stages.prepare.plain_pickle import read_plain_pickle
 
     content = read_plain_pickle(path)
@@ -113,9 +113,8 @@ def _frames(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Probl
         yield Line(source=f"{path.name}:{number}", values=values, frame_labels=labels)
 
 
-def _events(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Problem]) -> Iterator[Line]:
+def _events(path: Path, problems: list[Problem]) -> Iterator[Line]:
     """FineGym's elements: `VIDEO_E_start_end_A_start_end LABEL`, with the times of each in the annotation file."""
-    del spec, layout
     info = _event_info(path)
     events: dict[str, list[tuple[float, float, str]]] = {}
     known: dict[str, dict[str, str]] = {}
@@ -154,8 +153,7 @@ def _plain(value: Any) -> str:
     return str(value.item() if hasattr(value, "item") and getattr(value, "numel", lambda: 2)() == 1 else value)
 
 
-READERS: dict[str, Callable[[Path, ListSpec, LayoutSpec, list[Problem]], Iterator[Line]]] = {
-    "lines": _lines,
+READERS: dict[str, Callable[[Path, list[Problem]], Iterator[Line]]] = {
     "json": _json,
     "csv": _csv,
     "frames": _frames,

@@ -62,12 +62,8 @@ class PathIndex:
 def pattern_depth(pattern: str, values: Mapping[str, str]) -> int:
     """How many folders a path has that is just the pattern."""
     known = {name: values.get(name, "x") for _, name, _, _ in _FORMATTER.parse(pattern) if name is not None}
-    return sum(text.count("/") for text in [_FORMATTER.vformat(_plain(pattern), (), known)])
-
-
-def _plain(pattern: str) -> str:
-    """The pattern without forms such as ``:06d``, which only numbers take."""
-    return re.sub(r"\{(\w+):[^}]*\}", r"{\1}", pattern)
+    plain = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", pattern)  # without forms such as ``:06d``, which only numbers take
+    return _FORMATTER.vformat(plain, (), known).count("/")
 
 
 class _Value(str):

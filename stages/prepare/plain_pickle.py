@@ -18,6 +18,8 @@ import torch
 
 from reelwright.storage.errors import InputError
 
+_UNREADABLE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+
 
 def read_plain_pickle(path: Path) -> Any:
     """What is in the file: containers, numbers, texts and tensors. Raises InputError for anything else."""
@@ -27,16 +29,7 @@ def read_plain_pickle(path: Path) -> Any:
             return _PlainUnpickler(file).load()
     except InputError:
         raise
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: no readable pickle of plain data: {error}") from error
 
 

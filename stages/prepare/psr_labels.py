@@ -44,7 +44,7 @@ class RecordingLabels:
 
     def changes(self, *, include_errors: bool) -> Steps:
         """(frame, component) of every change; -1 to 1 is none with errors, and without them -1 is taken for 0."""
-        rows = change_labels([(frame, state) for frame, state in self.states], include_errors=include_errors)
+        rows = change_labels(self.states, include_errors=include_errors)
         return [(int(frame), part) for frame, moved in rows for part, amount in enumerate(moved) if amount == 1]
 
     def has_errors(self, expected: tuple[int, ...]) -> bool:
@@ -54,7 +54,7 @@ class RecordingLabels:
 
     def derived(self, *, include_errors: bool) -> Steps:
         """Completions as they follow from the raw states."""
-        found = steps_of_states([(frame, state) for frame, state in self.states], include_errors=include_errors)
+        found = steps_of_states(self.states, include_errors=include_errors)
         return [(int(frame), step) for frame, step in found.steps]
 
 

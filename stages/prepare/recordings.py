@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -93,7 +93,7 @@ def prepare_recordings(request: RecordingsRequest) -> RecordingsResult:
             f"{request.labels or request.root}: no recording with {LABELS}_raw.csv; they are looked for in "
             f"[recordings/]{{{','.join(SPLITS)}}}/RECORDING/"
         )
-    problems += _told_steps(request.root, procedure)
+    problems += _published_steps(request.root, procedure)
     request.out.mkdir(parents=True, exist_ok=True)
     _write(request, procedure, recordings, problems)
     return RecordingsResult(
@@ -101,7 +101,11 @@ def prepare_recordings(request: RecordingsRequest) -> RecordingsResult:
         procedure=procedure,
         recordings=recordings,
         problems=tuple(problems),
-        counts={split: _counts(split, recordings, procedure) for split in SPLITS if _of(split, recordings)},
+        counts={
+            split: _counts(mine, procedure)
+            for split in SPLITS
+            if (mine := [one for one in recordings if one.split == split])
+        },
     )
 
 
@@ -166,7 +170,7 @@ def _late_labels(name: str, labels: RecordingLabels, numbers: tuple[int, int]) -
     return [Problem("frames", name, f"label at frame {late[0]}, but {message}")] if late else []
 
 
-def _told_steps(root: Path, procedure: Procedure) -> list[Problem]:
+def _published_steps(root: Path, procedure: Procedure) -> list[Problem]:
     """What procedure_info*.json beside the recordings says otherwise than the procedure."""
     found = sorted(root.glob("procedure_info*.json"))
     if not found:
@@ -192,44 +196,29 @@ def _write(
     request: RecordingsRequest, procedure: Procedure, recordings: Sequence[Recording], problems: Sequence[Problem]
 ) -> None:
     out, base = request.out, request.out.absolute()
-    names = procedure.step_names
+    with_frames = [(one, one.frames) for one in recordings if one.frames is not None]
+    manifest = [
+        [one.name, os.path.relpath(frames.absolute(), base), one.split, one.kind] for one, frames in with_frames
+    ]
+    write_csv(out / "manifest.csv", ["video_id", "path", "split", "label"], manifest)
 
-    def at(frame: int) -> str:
-        return repr(procedure.seconds(frame))
+    def write(name: str, column: str, of: Callable[[RecordingLabels], Iterable[tuple[int, str]]]) -> None:
+        listed = ((one.name, frame, text) for one in recordings for frame, text in of(one.labels))
+        rows = ([video_id, repr(procedure.seconds(frame)), text] for video_id, frame, text in listed)
+        write_csv(out / name, ["video_id", "time_seconds", column], rows)
 
-    def steps(of: Recording, listed: Steps) -> Iterator[list[str]]:
-        return ([of.name, at(frame), names[step]] for frame, step in listed)
+    def named(steps: Steps, names: Sequence[str] = procedure.step_names) -> Iterable[tuple[int, str]]:
+        return ((frame, names[number]) for frame, number in steps)
 
-    write_csv(
-        out / "manifest.csv",
-        ["video_id", "path", "split", "label"],
-        (
-            [one.name, os.path.relpath(one.frames.absolute(), base), one.split, one.kind]
-            for one in recordings
-            if one.frames is not None
-        ),
+    is_with_errors = request.include_errors
+    write("states.csv", "label", lambda labels: ((frame, _state(state, procedure)) for frame, state in labels.states))
+    write(
+        "changes.csv",
+        "step",
+        lambda labels: named(labels.changes(include_errors=is_with_errors), procedure.components),
     )
-    write_csv(
-        out / "states.csv",
-        ["video_id", "time_seconds", "label"],
-        ([one.name, at(frame), _state(state, procedure)] for one in recordings for frame, state in one.labels.states),
-    )
-    write_csv(
-        out / "changes.csv",
-        ["video_id", "time_seconds", "step"],
-        (
-            [one.name, at(frame), procedure.components[part]]
-            for one in recordings
-            for frame, part in one.labels.changes(include_errors=request.include_errors)
-        ),
-    )
-    header = ["video_id", "time_seconds", "step"]
-    write_csv(out / "steps.csv", header, (row for one in recordings for row in steps(one, one.labels.right_steps())))
-    write_csv(
-        out / "steps_with_errors.csv",
-        header,
-        (row for one in recordings for row in steps(one, one.labels.all_steps())),
-    )
+    write("steps.csv", "step", lambda labels: named(labels.right_steps()))
+    write("steps_with_errors.csv", "step", lambda labels: named(labels.all_steps()))
     plain: dict[str, Any] = procedure.model_dump(mode="json", exclude_defaults=True)
     write_text(out / "procedure.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     write_problems(out / "problems.csv", problems)
@@ -241,12 +230,7 @@ def _state(state: State, procedure: Procedure) -> str:
     return "".join(map(str, state)) if tuple(state) in procedure.state_vectors else OTHER
 
 
-def _of(split: str, recordings: Sequence[Recording]) -> list[Recording]:
-    return [one for one in recordings if one.split == split]
-
-
-def _counts(split: str, recordings: Sequence[Recording], procedure: Procedure) -> dict[str, int]:
-    mine = _of(split, recordings)
+def _counts(mine: Sequence[Recording], procedure: Procedure) -> dict[str, int]:
     right = [step for one in mine for _, step in one.labels.right_steps()]
     return {
         "recordings": len(mine),

@@ -99,7 +99,9 @@ def resolve(
 
 def _resolve(layout: LayoutSpec, lists: Lists, files: Mapping[str, Path], problems: list[Problem]) -> Resolved:
     names = _names(layout, files)
-    index = PathIndex(path for path in files if _is_video(path, files[path]))
+    index = PathIndex(
+        path for path, place in files.items() if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES or place.is_dir()
+    )
     videos: list[Found] = []
     for list_spec, path, known in lists:
         lines = [
@@ -132,7 +134,8 @@ def _joined(
             start, stop = seconds_of(values[spec.start]), seconds_of(values[spec.stop])
             label = fill(spec.label, values) if line.is_labelled else ""
         except (KeyError, ValueError) as error:
-            problems.append(Problem("not_read", "", f"{line.source}: {_no_segment(error)}"))
+            reason = f"no column {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+            problems.append(Problem("not_read", "", f"{line.source}: {reason}"))
             continue
         if stop <= start:
             problems.append(Problem("not_read", name, f"{line.source}: stop {stop:g} s is not after {start:g} s"))
@@ -141,10 +144,6 @@ def _joined(
         segments[name] += [(start, stop, label)] if label else []
     for name, (line, values) in first.items():
         yield replace(line, segments=tuple(segments[name])), values
-
-
-def _no_segment(error: KeyError | ValueError) -> str:
-    return f"no column {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
 
 
 def seconds_of(text: str) -> float:
@@ -281,7 +280,3 @@ def _can_fill(template: str, values: Mapping[str, str]) -> bool:
     except (KeyError, ValueError):
         return False
     return True
-
-
-def _is_video(path: str, place: Path) -> bool:
-    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES or place.is_dir()

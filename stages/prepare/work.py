@@ -163,10 +163,8 @@ def _unpacked(path: Path, request: PrepareRequest, reporter: Reporter) -> Path:
     if not is_archive(path):
         raise ConfigError(f"{path}: is no folder and no archive that can be unpacked here (.zip, .tar, .tar.gz, ...)")
     folder = request.out / UNPACKED / _stem(path).name
-    note, known = (
-        folder.with_name(f"{folder.name}.unpacked.json"),
-        {"archive": path.name, "stamp": list(stamp(path)[:2])},
-    )
+    note = folder.with_name(f"{folder.name}.unpacked.json")
+    known = {"archive": path.name, "stamp": list(stamp(path)[:2])}
     if folder.is_dir() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == known:
         return folder
     reporter.note(f"unpacking {path.name}")

@@ -31,16 +31,16 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_c
 from reelwright.stages.embed.encoding.forward import choose_layout, row_shapes
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import Read, StoredVideos, open_videos, reader, stored_reader
+from reelwright.stages.finetune.inputs import spatial_facts
 from reelwright.stages.finetune.preparing import ClipAugmentation
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext, learn
 from reelwright.stages.objectives.contract import Objective
 from reelwright.stages.objectives.contrastive import RankedClasses
 from reelwright.stages.objectives.self_supervised import comparison_heads, self_supervised_objective
-from reelwright.stages.pretrain.clip_batches import ClipBatches, ClipVideos, read_clips
-from reelwright.stages.pretrain.clip_config import CLIP_METRICS, ClipPretrainSettings
-from reelwright.stages.pretrain.clip_network import ClipEncoderNetwork
+from reelwright.stages.pretrain.batches import ClipBatches, ClipVideos, read_clips
 from reelwright.stages.pretrain.config import OF_ENCODER, PretrainConfig
+from reelwright.stages.pretrain.examples_config import CLIP_METRICS, ClipPretrainSettings
+from reelwright.stages.pretrain.module import ClipEncoderNetwork
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.store import Store
@@ -49,7 +49,7 @@ from reelwright.storage.tables.annotations import UNKNOWN
 _CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "blocks.5.proj.*")  # of timm's, torchvision's and X3D's networks
 
 
-def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str, Any] | None:
+def pretrain_clips(work: Work, config: PretrainConfig, context: TrainContext) -> dict[str, Any] | None:
     """Train the run; as `work.run`."""
     clips = config.clips
     assert clips is not None
@@ -59,14 +59,17 @@ def pretrain_clips(work: Work, config: PretrainConfig, place: TrainContext) -> d
     task = build_task("video", labels) if labels.classes else None
     loaded = _encoder(work, config, num_classes=len(labels.classes))
     shape = WindowShape(length=loaded.data_config.clip_length, dilation=clips.dilation, short="repeat")
-    module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(place.device)
-    choose_layout(module.spatial, config.channels_last, device=place.device)
+    module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(context.device)
+    choose_layout(module.spatial, config.channels_last, device=context.device)
 
     def load() -> Learning:
-        return _learning(work, config, module, loaded, task=task, shape=shape, place=place)
+        return _learning(work, config, module, loaded, task=task, shape=shape, context=context)
 
-    values = {"task": "pretrain", **_facts(config, loaded, shape)}
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
+    clip = {**loaded.config.clip.model_dump(mode="json"), "length": shape.length, "dilation": shape.dilation}
+    # The classifier is not among what is kept of the encoder.
+    facts = spatial_facts(loaded, model_args=config.model_args, clip=clip, outputs=["pooled"])
+    values = {"task": "pretrain", **facts}
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=values)
 
 
 def _encoder(work: Work, config: PretrainConfig, *, num_classes: int) -> LoadedEncoder:
@@ -113,21 +116,21 @@ class Scoring:
     shape: WindowShape
     clips: ClipPretrainSettings
     task: Task
-    place: TrainContext
+    context: TrainContext
 
     def __call__(self, forward: Forward) -> dict[str, float]:
         """Metrics of videos: class probabilities of each are the mean over its clips."""
         windows = val_clips(self.videos.num_rows.tolist(), self.shape, self.clips)
         stored = self.videos.positions[windows.video]
-        own = self.place.world.share.of(np.arange(len(windows)))
+        own = self.context.world.share(np.arange(len(windows)))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(own), self.clips.batch_size):
                 part = own[start : start + self.clips.batch_size]
                 chosen = replace(windows.take(part), video=stored[part])
-                frames = torch.from_numpy(np.stack(read_clips(chosen, self.shape, self.read))).to(self.place.device)
+                frames = torch.from_numpy(np.stack(read_clips(chosen, self.shape, self.read))).to(self.context.device)
                 parts.append((part, forward({"frames": frames})["logits"].float().cpu().numpy()))
-        found = [part for each in self.place.world.gather(parts) for part in each]
+        found = [part for each in self.context.world.gather(parts) for part in each]
         at, logits = (np.concatenate([part[side] for part in found]) for side in (0, 1))
         merged = merge_views(logits, video_N=windows.video[at], view_NV=windows.start[at])
         metrics = self.task.all_metrics(merged.probabilities.astype(np.float32), self.videos.labels[merged.video])
@@ -149,9 +152,9 @@ def _learning(
     *,
     task: Task | None,
     shape: WindowShape,
-    place: TrainContext,
+    context: TrainContext,
 ) -> Learning:
-    clips, note = config.clips, place.reporter.note
+    clips, note = config.clips, context.reporter.note
     assert clips is not None
     path = Store.at(work.store).frames(work.inputs["frames"][0].key)
     wanted = distinct_videos(work.payload, splits=(*config.train_splits, *config.val_splits))
@@ -173,7 +176,9 @@ def _learning(
     if missing:
         why = "no stored frames, or no label of their own," if task else "no stored frames"
         note(f"{len(missing)} videos have {why} and are left out: {', '.join(missing[:5])}")
-    objective = _objective(config)
+    objective: Objective = RankedClasses()
+    if config.objective.name != "ce":
+        objective = self_supervised_objective(config.objective.of_views(), seed=config.seed)
     is_scored = task is not None and len(val) > 0
     used = "" if is_scored or not len(val) else " (not used: the last weights count)"
     note(f"{len(train)} videos to train on, {len(val)} to validate on{used}")
@@ -193,7 +198,7 @@ def _learning(
         num_views=objective.num_views,
         transforms=clip_transforms(augment, geometry, seed=config.seed),
         drop_last=config.drop_last,
-        share=place.world.share,
+        world=context.world,
     )
     steps = EpochSteps(num_batches=max(1, batches.num_batches), clips_per_batch=clips.batch_size * objective.num_views)
     return Learning(
@@ -203,7 +208,7 @@ def _learning(
         objective=objective,
         metric=config.metric or CLIP_METRICS[0],
         prepare=ClipAugmentation(module, augment, seed=config.seed, steps=steps, num_views=objective.num_views),
-        evaluate=Scoring(videos=val, read=seen.read, shape=shape, clips=clips, task=task, place=place)
+        evaluate=Scoring(videos=val, read=seen.read, shape=shape, clips=clips, task=task, context=context)
         if is_scored and task is not None
         else None,
     )
@@ -229,17 +234,3 @@ def _videos(work: Work, stored: StoredVideos, *, splits: Sequence[str], is_label
         labels=np.array(labels, dtype=np.int64),
         names=tuple(video.video_id for video in found),
     )
-
-
-def _objective(config: PretrainConfig) -> Objective:
-    if config.objective.name == "ce":
-        return RankedClasses()
-    return self_supervised_objective(config.objective.of_views(), seed=config.seed)
-
-
-def _facts(config: PretrainConfig, loaded: LoadedEncoder, shape: WindowShape) -> dict[str, Any]:
-    """What config.yaml says of the encoder, enough to build it again; its classifier is not among it."""
-    spatial = loaded.config.model_dump(mode="json", include={"encoder", "preprocess", "clip"})
-    clip = {**spatial["clip"], "length": shape.length, "dilation": shape.dilation}
-    own = {"model_args": config.model_args, "clip": clip, "embed_dim": None, "outputs": ["pooled"], "weights": "none"}
-    return {"spatial": {**spatial, **own}, "started_from": loaded.weights_digest}

@@ -26,13 +26,19 @@ from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.embed.config import PreprocessSettings, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
-from reelwright.stages.objectives.self_supervised_settings import (
+from reelwright.stages.objectives.config import (
     SELF_SUPERVISED,
     ComparisonSettings,
     SelfSupervisedSettings,
 )
-from reelwright.stages.pretrain.clip_config import CLIP_METRICS, CLIP_OBJECTIVES, ClipPretrainSettings
-from reelwright.stages.pretrain.frame_config import BatchSettings, ImageAugmentSettings, KeyFrameSettings
+from reelwright.stages.pretrain.examples_config import (
+    CLIP_METRICS,
+    CLIP_OBJECTIVES,
+    BatchSettings,
+    ClipPretrainSettings,
+    ImageAugmentSettings,
+    KeyFrameSettings,
+)
 from reelwright.storage.errors import ConfigError
 
 METRICS = (

@@ -22,15 +22,14 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.inputs import unchanged_sources
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.labelled import distinct_videos, label_space
-from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry, apply
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, with_embedding
 from reelwright.stages.embed.encoding.forward import choose_layout
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import StoredVideos, open_videos
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext, train_in_processes
+from reelwright.stages.finetune.inputs import frames_node, spatial_facts
+from reelwright.stages.fit.setup import Learning, TrainContext, learn, train_in_processes
 from reelwright.stages.objectives.contrastive import Contrast
 from reelwright.stages.pretrain.batches import KeyFrameBatches, ReadFrames, ReadStored, make_pool
 from reelwright.stages.pretrain.clip_learning import pretrain_clips
@@ -57,15 +56,14 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     Interrupted on SIGTERM.
     """
     config = parse_config(PretrainConfig, dict(work.config), where=work.node)
-    (frames,) = work.inputs["frames"]
-    config.check_inputs({"frames": [parse_config(DecodeConfig, dict(frames.config), where=frames.node)]})
+    config.check_inputs({"frames": [frames_node(work)]})
     if config.clips is None:
         return train_in_processes(work, reporter, config=config, train=_train)
     of_clips = config.model_copy(update={"batch_size": config.clips.batch_size})
     return train_in_processes(work, reporter, config=of_clips, train=pretrain_clips)
 
 
-def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str, Any] | None:
+def _train(work: Work, config: PretrainConfig, context: TrainContext) -> dict[str, Any] | None:
     labels = label_space(work.payload, node=work.node)
     states = state_classes(config, labels.classes, background=labels.background)
     loaded, embed_dim = _encoder(work, config)
@@ -81,12 +79,12 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
             embed_dim=embed_dim,
             projection=config.projection,
             num_classes=num_classes,
-        ).to(place.device)
-    choose_layout(module.spatial, config.channels_last, device=place.device)
+        ).to(context.device)
+    choose_layout(module.spatial, config.channels_last, device=context.device)
 
     def load() -> Learning:
-        data = _examples(work, config, states, loaded, place, num_views=objective.num_views)
-        score = partial(_retrieval, data=data, batch_size=config.batch_size, place=place)
+        data = _examples(work, config, states, loaded, context, num_views=objective.num_views)
+        score = partial(_retrieval, data=data, batch_size=config.batch_size, context=context)
         return Learning(
             train=data.batches,
             unit="images",
@@ -96,8 +94,9 @@ def _train(work: Work, config: PretrainConfig, place: TrainContext) -> dict[str,
             evaluate=score if len(data.val) else None,
         )
 
-    values = _described(config, loaded, states.names)
-    return learn(module, load, work=work, config=config, place=place, labels=labels, values=values)
+    facts = spatial_facts(loaded, embed_dim=config.embed_dim)
+    values = {"task": "pretrain", "states": list(states.names), **facts}
+    return learn(module, load, work=work, config=config, context=context, labels=labels, values=values)
 
 
 def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
@@ -116,7 +115,7 @@ def _encoder(work: Work, config: PretrainConfig) -> tuple[LoadedEncoder, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """Frames to learn from and to judge by."""
+    """Frames to learn from and to evaluate on."""
 
     batches: KeyFrameBatches
     read: ReadFrames
@@ -129,7 +128,7 @@ def _examples(
     config: PretrainConfig,
     states: StateClasses,
     loaded: LoadedEncoder,
-    place: TrainContext,
+    context: TrainContext,
     *,
     num_views: int,
 ) -> _Data:
@@ -149,7 +148,7 @@ def _examples(
         pool = make_pool(real, synthetic, batch=config.batch)
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
-    _tell(place.reporter, real, val, synthetic, names=states.names)
+    _note_sizes(context.reporter, real, val, synthetic, states.names)
     geometry, scale = geometry_of(loaded.data_config), config.augment.crop_scale
     crop = None if scale is None else build_crop(CropSettings(area=scale), geometry, seed=config.seed)
     read = frame_reader(
@@ -166,7 +165,7 @@ def _examples(
         seed=config.seed,
         crop=crop,
         read_stored=stored_frames(videos, pool.examples, memory_bytes=config.memory_bytes) if crop else None,
-        share=place.world.share,
+        world=context.world,
         num_copies=num_views,
     )
     known = np.isin(val.label, real.label)
@@ -174,7 +173,7 @@ def _examples(
     return _Data(batches=batches, read=read, train=real, val=kept)
 
 
-def _tell(reporter: Reporter, real: Examples, val: Examples, synthetic: Examples, *, names: tuple[str, ...]) -> None:
+def _note_sizes(reporter: Reporter, real: Examples, val: Examples, synthetic: Examples, names: tuple[str, ...]) -> None:
     num_background = int((real.label == BACKGROUND).sum())
     reporter.note(
         f"{len(real) - num_background:,} frames of {len(names)} states and {num_background:,} of background to learn "
@@ -200,11 +199,11 @@ def frame_reader(
 
     if len(needed) * size[0] * size[1] * 3 > memory_bytes:
         return stored
-    held = stored(needed[:, 0], needed[:, 1])
+    frames = stored(needed[:, 0], needed[:, 1])
     place_of = {(video, row): place for place, (video, row) in enumerate(needed.tolist())}
 
     def in_memory(video: IntArray, row: IntArray) -> Any:
-        return held[[place_of[pair] for pair in zip(video.tolist(), row.tolist(), strict=True)]]
+        return frames[[place_of[pair] for pair in zip(video.tolist(), row.tolist(), strict=True)]]
 
     return in_memory
 
@@ -220,17 +219,17 @@ def stored_frames(videos: StoredVideos, examples: Examples, *, memory_bytes: int
     return functools.cache(stored) if sum(sizes) <= memory_bytes else stored
 
 
-def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: TrainContext) -> dict[str, float]:
+def _retrieval(forward: Forward, *, data: _Data, batch_size: int, context: TrainContext) -> dict[str, float]:
     """Retrieval of the val frames among those of train; each process embeds its share of them."""
 
     def embedded(of: Examples) -> Any:
-        own, parts = place.world.share.of(np.arange(len(of))), []
+        own, parts = context.world.share(np.arange(len(of))), []
         with torch.inference_mode():
             for start in range(0, len(own), batch_size):
                 part = own[start : start + batch_size]
-                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(place.device)
+                frames = torch.from_numpy(data.read(of.video[part], of.row[part])).to(context.device)
                 parts.append(forward({"frames": frames})["embedding"].float().cpu().numpy())
-        return np.concatenate([part for found in place.world.gather(parts) for part in found])
+        return np.concatenate([part for found in context.world.gather(parts) for part in found])
 
     found = retrieval_metrics(
         embedded(data.val), data.val.label, embedded(data.train), data.train.label, distance="cosine"
@@ -238,15 +237,3 @@ def _retrieval(forward: Forward, *, data: _Data, batch_size: int, place: TrainCo
     of_states = [entry["mean_average_precision_at_r"] for label, entry in found["per_class"].items() if label]
     found["mean_average_precision_at_r_states"] = float(np.mean(of_states)) if of_states else 0.0
     return {name: float(found[name]) for name in METRICS}
-
-
-def _described(config: PretrainConfig, loaded: LoadedEncoder, states: tuple[str, ...]) -> dict[str, Any]:
-    """What config.yaml says of the encoder, enough to build it again."""
-    used = {"encoder", "model_args", "preprocess", "clip"}
-    spatial = loaded.config.model_dump(mode="json", include=used)
-    return {
-        "task": "pretrain",
-        "states": list(states),
-        "spatial": {**spatial, "embed_dim": config.embed_dim, "outputs": ["pooled"], "weights": "none"},
-        "started_from": loaded.weights_digest,
-    }

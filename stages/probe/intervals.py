@@ -6,7 +6,7 @@ sum over videos or pairs of videos is kept (progression, linear_probe, time_retr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,6 @@ def _retrieval(found: Found) -> Iterator[tuple[dict[str, Measure], int]]:
         yield {name: Mean(value=_values(videos, name), best=1.0) for name in names}, len(videos)
 
 
-def _tau(found: Found) -> Iterator[tuple[dict[str, Measure], int]]:
-    yield from _of_pairs(found.get("pairs", ()), {"kendalls_tau": "tau"})
-
-
 def _alignment(found: Found) -> Iterator[tuple[dict[str, Measure], int]]:
     for method in ("dtw", "nearest", "stretch"):
         numbers = {f"{method}_{number}": number for number in ("error_rows", "error_seconds")}
@@ -75,9 +71,9 @@ def _values(found: Sequence[Found], name: str) -> Any:
     return np.array([np.nan if each[name] is None else each[name] for each in found], np.float64)
 
 
-_MEASURES = {
+_MEASURES: dict[str, Callable[[Found], Iterator[tuple[dict[str, Measure], int]]]] = {
     "phase_classification": _phases,
     "retrieval": _retrieval,
-    "kendalls_tau": _tau,
+    "kendalls_tau": lambda found: _of_pairs(found.get("pairs", ()), {"kendalls_tau": "tau"}),
     "alignment": _alignment,
 }

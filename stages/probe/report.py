@@ -42,14 +42,8 @@ def report_page(work: Work, config: ProbeConfig, probed: Sequence[Probed]) -> st
         *pictures_section(work, config, probed),
         _skipped_section(first),
     ]
-    return render(
-        Page(
-            title=f"{work.node}: {', '.join(config.splits)}",
-            facts=facts,
-            sections=[section for section in sections if section is not None],
-            articles=[],
-        )
-    )
+    shown = [section for section in sections if section is not None]
+    return render(Page(title=f"{work.node}: {', '.join(config.splits)}", facts=facts, sections=shown, articles=[]))
 
 
 def _scores_section(config: ProbeConfig, probed: Sequence[Probed]) -> Section:
@@ -114,10 +108,8 @@ def _fractions_section(config: ProbeConfig, probed: Sequence[Probed]) -> Section
     parts: list[Any] = []
     for task in (name for name in config.tasks if name in LEARNT):
         for number in _over_fractions(task, config):
-            table = _fraction_table(
-                number, config, [(each.reference.node, each.tasks.get(task, {})) for each in probed]
-            )
-            parts += [] if table is None else table
+            found = [(each.reference.node, each.tasks.get(task, {})) for each in probed]
+            parts += _fraction_table(number, config, found)
     if not parts:
         return None
     seeds = ", ".join(map(str, config.seeds))
@@ -134,9 +126,8 @@ def _over_fractions(task: str, config: ProbeConfig) -> list[str]:
     return ["r2"] if task == "progression" else ["accuracy"]
 
 
-def _fraction_table(
-    number: str, config: ProbeConfig, found: Sequence[tuple[str, Mapping[str, Any]]]
-) -> list[Any] | None:
+def _fraction_table(number: str, config: ProbeConfig, found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
+    """A table, beside its chart where there are several shares; nothing where there is no number."""
     shares = [f"{100 * fraction:g}%" for fraction in config.fractions]
     rows, lines = [], {}
     for node, values in found:
@@ -147,7 +138,7 @@ def _fraction_table(
             pairs = zip(config.fractions, means, strict=True)
             lines[node] = sorted((100 * fraction, mean) for fraction, mean in pairs if mean is not None)
     if not rows:
-        return None
+        return []
     heads = [("", ""), *((share, "number") for share in shares)]
     table = Table(columns=heads, rows=rows, title=_words(number))
     chart = line_chart(lines, title=_words(number), x_name="% of the labelled videos")

@@ -52,11 +52,10 @@ def _fractions(config: ProbeConfig, *, fewest: int = 1) -> LabelFractions:
 
 
 def _classification(config: ProbeConfig, train: Videos, test: Videos) -> dict[str, Any]:
-    found: dict[str, dict[str, Any]] = {
-        name: phase_classification(train, test, classifier=name, labels=_fractions(config))
-        for name in config.classifiers
-    }
-    return _side_by_side(found)
+    labels = _fractions(config)
+    return _side_by_side(
+        {name: phase_classification(train, test, classifier=name, labels=labels) for name in config.classifiers}
+    )
 
 
 def _progression(config: ProbeConfig, train: Videos, test: Videos) -> dict[str, Any]:
@@ -67,28 +66,13 @@ def _progression(config: ProbeConfig, train: Videos, test: Videos) -> dict[str, 
     return phase_progression(train, test, labels=_fractions(config), compat=config.compat)
 
 
-def _tau(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
-    strides: dict[str, Any] = {"stride": config.stride, "stride_seconds": config.stride_seconds}
-    return kendalls_tau(test, **strides, distance=config.distance, compat=config.compat)
-
-
-def _retrieval(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
-    return frame_retrieval(test, depths=config.depths, stride=config.stride, distance=config.distance)
-
-
-def _time_retrieval(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
-    return time_retrieval(test, depths=config.depths, stride=config.stride, distance=config.distance)
-
-
-def _alignment(config: ProbeConfig, _train: Videos, test: Videos) -> dict[str, Any]:
-    return _side_by_side(
-        {name: alignment_errors(test, method=name, distance=config.distance) for name in config.alignments}
-    )
-
-
 def _linear_probe(config: ProbeConfig, train: Videos, test: Videos) -> dict[str, Any]:
     how = LinearProbe(**config.linear_probe.model_dump(), compat=config.compat)
     return linear_probe(train, test, how=how, labels=_fractions(config, fewest=how.batch_videos))
+
+
+def _search(config: ProbeConfig) -> dict[str, Any]:
+    return {"depths": config.depths, "stride": config.stride, "distance": config.distance}
 
 
 def _side_by_side(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -152,9 +136,20 @@ TASKS: dict[str, ProbeTask] = {
         fewest=1,
         is_learnt=True,
     ),
-    "kendalls_tau": ProbeTask(measure=_tau, headline={"kendalls_tau": "kendalls_tau"}, fewest=2, needs_labels=False),
+    "kendalls_tau": ProbeTask(
+        measure=lambda config, _, test: kendalls_tau(
+            test,
+            stride=config.stride,
+            stride_seconds=config.stride_seconds,
+            distance=config.distance,
+            compat=config.compat,
+        ),
+        headline={"kendalls_tau": "kendalls_tau"},
+        fewest=2,
+        needs_labels=False,
+    ),
     "retrieval": ProbeTask(
-        measure=_retrieval,
+        measure=lambda config, _, test: frame_retrieval(test, **_search(config)),
         headline={
             "precision@*": "precision@*",
             "average_precision@*": "average_precision@*",
@@ -163,7 +158,7 @@ TASKS: dict[str, ProbeTask] = {
         fewest=2,
     ),
     "time_retrieval": ProbeTask(
-        measure=_time_retrieval,
+        measure=lambda config, _, test: time_retrieval(test, **_search(config)),
         headline={
             "time_error@*": "time_error@*",
             "time_error_seconds@*": "time_error_seconds@*",
@@ -173,7 +168,9 @@ TASKS: dict[str, ProbeTask] = {
         needs_labels=False,
     ),
     "alignment": ProbeTask(
-        measure=_alignment,
+        measure=lambda config, _, test: _side_by_side(
+            {name: alignment_errors(test, method=name, distance=config.distance) for name in config.alignments}
+        ),
         headline={
             f"{name}_error_{unit}": f"{name}_error_{unit}"
             for name in ("dtw", "nearest", "stretch")
@@ -247,11 +244,8 @@ class Probed:
     def intervals(self) -> dict[str, list[float]]:
         """[low, high] of `scores`, as far as they have one: none of means over actions."""
         of_actions = any("actions" in found for found in self.tasks.values())
-        return (
-            {}
-            if of_actions
-            else {name: each for name, each in score_intervals(self.tasks).items() if name in self.scores}
-        )
+        found = {} if of_actions else score_intervals(self.tasks)
+        return {name: each for name, each in found.items() if name in self.scores}
 
     def plain(self) -> dict[str, Any]:
         """As metrics.json has it."""

@@ -17,8 +17,8 @@ from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.scoring import main_unit
 from reelwright.stages.evaluate.videos import Timeline, timelines
-from reelwright.stages.render.alignment import film_fps
 from reelwright.stages.render.config import RenderConfig
+from reelwright.stages.render.rows import film_fps
 from reelwright.stages.render.scene import NoFramesError
 from reelwright.stages.show.attention_pictures import VideoAttention, jet, overlay, shown_frame
 from reelwright.stages.show.frame_pictures import DIM, GROUND, LIGHT

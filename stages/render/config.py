@@ -117,11 +117,10 @@ class RenderConfig(StageConfig):
         if (self.embeddings is None) == (self.predictions is None):
             given = "neither is given" if self.embeddings is None else "both are given"
             raise ValueError(f"rows of embeddings or attention of predictions are drawn, but {given}; name one node")
-        source, strange = (
-            ("predictions", _ROWS_ALONE) if self.embeddings is None else ("embeddings", _PREDICTIONS_ALONE)
-        )
+        of_rows = self.embeddings is not None
+        source, others = ("embeddings", _PREDICTIONS_ALONE) if of_rows else ("predictions", _ROWS_ALONE)
         fields = type(self).model_fields
-        wrong = [name for name in strange if getattr(self, name) != fields[name].default]
+        wrong = [name for name in others if getattr(self, name) != fields[name].default]
         wrong += [name for name in self.what if (name in _OF_PREDICTIONS) == (source == "embeddings")]
         if wrong:
             raise ValueError(f"{wrong[0]} is not of {source}, which are drawn; leave it out")

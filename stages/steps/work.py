@@ -30,7 +30,7 @@ from reelwright.storage.tables.detections import read_detections
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Write `Store.steps(key)`: steps.parquet, truth.parquet and videos.parquet (storage/results/steps.py).
+    """Write `Store.output("steps", key)`: steps.parquet, truth.parquet and videos.parquet (storage/results/steps.py).
 
     Returns num_videos, num_steps, num_true_steps and num_with_truth. Raises ConfigError or InputError when streams and
     procedure do not fit, StageError when no video has anything to decode.
@@ -53,7 +53,10 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     for video in shown:
         kind = procedure.kind_of(video.video_id)
         found = decode(streams[video.video_id], kind=kind, procedure=procedure, config=config)
-        true = _truth(video, truth, work.payload["classes"], procedure)
+        if truth is not None:
+            true = truth.get(video.video_id)
+        else:
+            true = annotated_steps(video.annotation, work.payload["classes"], procedure)
         tables["steps"] += _step_rows(video, found, streams[video.video_id], procedure)
         tables["truth"] += _truth_rows(video, true or [], streams[video.video_id], procedure)
         expected = procedure.expected(kind)
@@ -70,7 +73,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
         reporter.advance(1)
     windows = [found.window for found in streams.values() if found.window is not None]
     info = _info(work, config, procedure, window=config.window or (max(windows) if windows else None))
-    with replacing_folder(store.steps(work.key)) as folder:
+    with replacing_folder(store.output("steps", work.key)) as folder:
         write_steps(folder, info, tables)
     return {
         "num_videos": len(shown),
@@ -106,14 +109,6 @@ def _streams(work: Work, config: StepsConfig, procedure: Procedure, names: set[s
     return {name: joined(first[name], second[name]) for name in first.keys() & second.keys()}
 
 
-def _truth(
-    video: LabelledVideo, truth: Mapping[str, TrueSteps] | None, classes: Sequence[str], procedure: Procedure
-) -> TrueSteps | None:
-    if truth is not None:
-        return truth.get(video.video_id)
-    return annotated_steps(video.annotation, classes, procedure)
-
-
 def _named(video: LabelledVideo) -> dict[str, str]:
     return {"video_id": video.video_id, "video_digest": video.digest, "split": video.split}
 
@@ -121,15 +116,10 @@ def _named(video: LabelledVideo) -> dict[str, str]:
 def _step_rows(
     video: LabelledVideo, found: Sequence[Recognised], streams: VideoStreams, procedure: Procedure
 ) -> Iterator[dict[str, Any]]:
-    for position, (completion, source) in enumerate(found):
-        time = streams.time_of(completion.frame, procedure.fps)
-        yield {
-            **_named(video),
-            **_step(position, time, completion.frame, completion.step, procedure),
-            "score": completion.score,
-            "observed": True,
-            "source": source,
-        }
+    for position, ((frame, step, score), source) in enumerate(found):
+        time = streams.time_of(frame, procedure.fps)
+        row = _row(video, procedure, position=position, time_seconds=time, frame=frame, step_id=step)
+        yield {**row, "score": score, "observed": True, "source": source}
 
 
 def _truth_rows(
@@ -140,19 +130,14 @@ def _truth_rows(
             frame = round(time * procedure.fps)
         else:  # the first row that shows it
             frame = min((row for row, seconds in streams.times.items() if seconds >= time), default=-1)
-        yield {**_named(video), **_step(position, time, frame, step, procedure)}
+        yield _row(video, procedure, position=position, time_seconds=time, frame=frame, step_id=step)
 
 
-def _step(position: int, time: float, frame: int, step: int, procedure: Procedure) -> dict[str, Any]:
-    return {
-        "position": position,
-        "time_seconds": time,
-        "frame": frame,
-        "step_id": step,
-        "step": procedure.step_names[step],
-        "component": procedure.components[step // 3],
-        "action": procedure.action_of(step),
-    }
+def _row(video: LabelledVideo, procedure: Procedure, **when: Any) -> dict[str, Any]:
+    """A line of a table; ``when``: position, time_seconds, frame, step_id."""
+    step = when["step_id"]
+    names = {"step": procedure.step_names[step], "component": procedure.components[step // 3]}
+    return {**_named(video), **when, **names, "action": procedure.action_of(step)}
 
 
 def _info(work: Work, config: StepsConfig, procedure: Procedure, *, window: int | None) -> StepsInfo:

@@ -42,7 +42,7 @@ def _table(runs: Sequence[ComparedRun], scores: Sequence[str]) -> Table:
     there = [name for name in scores if any(name in run.scores for run in runs)]
     settings = list(dict.fromkeys(name for run in runs for name in run.settings))
     found = {name: [run.scores[name] for run in runs if name in run.scores] for name in there}
-    best = {name: _best(name, values) for name, values in found.items()}
+    best = {name: min(values, key=metric_named(_metric(name)).sort_key) for name, values in found.items()}
     shares = {name for name, values in found.items() if is_share(_metric(name), values)}
     rows = [
         [
@@ -68,10 +68,6 @@ def _cell(run: ComparedRun, name: str, *, is_best: bool, share: bool) -> str:
         text += f" ± {metric_text(run.deviations[name], metric, share=share)}"
     length = value / 100 if metric in SEGMENTAL else value
     return join(tag("b", text) if is_best else text, bar(length, label=run.name) if share and length >= 0 else None)
-
-
-def _best(name: str, values: Sequence[float]) -> float:
-    return min(values) if metric_named(_metric(name)).is_lower_better else max(values)
 
 
 def _metric(name: str) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reelwright.models.metrics.metric import metric_named
-from reelwright.models.metrics.seed_spread import Numbers, mean_and_deviation
+from reelwright.models.metrics.metric import Numbers, mean_and_deviation, metric_named
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.evaluate.pages.charts import UNDEFINED
@@ -75,8 +74,14 @@ def _page(
 ) -> Page:
     columns = [("", ""), *((head, "number") for head in ("mean", "standard deviation", "lowest", "highest", "chance"))]
     links = [tag("a", each.node, href=f"../{each.key}/report.html") for each in references]
-    rows = [_row(name, [numbers[name] for numbers in found.values()], means, std) for name in names]
-    each = [[metric_title(name), *_texts(name, [numbers[name] for numbers in found.values()])] for name in names]
+    rows: list[list[str]] = []
+    each: list[list[str]] = []
+    for name in names:
+        values = [numbers[name] for numbers in found.values()]
+        share, chance = is_share(name, values), means.get(f"{_CHANCE}{name}")
+        summed = (means[name], std.get(name), min(values), max(values), chance)
+        for lines, numbers in ((rows, summed), (each, values)):
+            lines.append([metric_title(name), *(metric_text(value, name, share=share) for value in numbers)])
     parts: list[Any] = [
         Table(columns=columns, rows=rows),
         f"Over {len(found)} nodes; the standard deviation has n - 1 below. ↑ higher is better, ↓ lower is better.",
@@ -84,17 +89,6 @@ def _page(
         Markup("Reports: ") + Markup(", ").join(links),
     ]
     return Page(title=f"{work.node}: mean of {len(found)}", facts={}, sections=[Section("Scores", parts)], articles=[])
-
-
-def _row(name: str, values: Sequence[float], means: Numbers, std: Numbers) -> list[str]:
-    chance = means.get(f"{_CHANCE}{name}")
-    ends, share = (min(values), max(values)), is_share(name, values)
-    shown = [metric_text(value, name, share=share) for value in (means[name], std.get(name), *ends, chance)]
-    return [metric_title(name), *shown]
-
-
-def _texts(name: str, values: Sequence[float]) -> list[str]:
-    return [metric_text(value, name, share=is_share(name, values)) for value in values]
 
 
 def metric_title(name: str) -> str:

@@ -15,10 +15,9 @@ from reelwright.stages.synthesize.families.table import fixed_labels
 from reelwright.stages.synthesize.ledger import FRAME_STORE, Made, clear_leftovers
 from reelwright.stages.synthesize.make import class_name, make_class, make_sample
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob, write_annotations, write_video
-from reelwright.stages.synthesize.samples import SamplePlan
+from reelwright.stages.synthesize.samples import TRUTH, SamplePlan, write_truth
 from reelwright.stages.synthesize.source import DEGENERATE, SyntheticSet, number_of, procedure_names
 from reelwright.stages.synthesize.spread import spread
-from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import item_key
 from reelwright.storage.errors import InputError, StageError

@@ -1,4 +1,4 @@
-"""Which videos there are, by number: class, instance, split, name, and the seed each has for itself.
+"""Which videos there are, by number: class, instance, split, name and seed; what is true in frames of action videos.
 
 Samples are numbered from 1 (`step`). Classes are shuffled once and take turns, so that every beginning of the list is
 balanced; within a class, instances count from 0. The random numbers of a sample come from
@@ -8,12 +8,16 @@ process, a sample is the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from reelwright.stages.synthesize.actions.draw import FrameTruth, truth_of
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.fractal import draw_variation
+from reelwright.stages.synthesize.ledger import write_rows
 from reelwright.storage.digests import digest
 
 _ORDER_STREAM = 0  # spawn_key (0,): the order of classes
@@ -44,10 +48,10 @@ class SamplePlan:
     def sample(self, step: int) -> Sample:
         """Sample number ``step``, from 1."""
         if not self.labels:
-            index, stream = step - 1, _UNLABELLED_STREAM
-            return self._sample(step, "", index, stream)
+            return self._sample(step, "", step - 1, _UNLABELLED_STREAM)
         turn, place = divmod(step - 1, len(self.labels))
-        label = self._order()[place]
+        order = generator_of(self.config, _ORDER_STREAM).permutation(len(self.labels))
+        label = self.labels[order[place]]
         return self._sample(step, label, turn, _NAMED_BIT | int(digest(label)[:15], 16))
 
     def _sample(self, step: int, label: str, index: int, stream: int) -> Sample:
@@ -55,10 +59,6 @@ class SamplePlan:
         if self.config.family == "fractal" and not label:
             name = f"{step}-{variation_of(self.config, stream, index)}"
         return Sample(step=step, label=label, index=index, stream=stream, split=self.config.split_of(index), name=name)
-
-    def _order(self) -> list[str]:
-        rng = generator_of(self.config, _ORDER_STREAM)
-        return [self.labels[place] for place in rng.permutation(len(self.labels))]
 
 
 def generator_of(config: SynthesizeConfig, *key: int) -> np.random.Generator:
@@ -74,3 +74,33 @@ def variation_of(config: SynthesizeConfig, stream: int, index: int) -> int:
 def class_stream(number: int) -> tuple[int, int]:
     """(stream, index) of class ``number``, from 1, among those that are drawn."""
     return _CLASS_STREAM, number
+
+
+TRUTH = "objects.csv"
+COLUMNS = ("video_id", "frame", "time_seconds", "x", "y", "w", "h", "acts")
+_DIGITS = 2  # of a pixel
+
+
+def sample_truth(config: SynthesizeConfig, sample: Sample) -> list[FrameTruth]:
+    """What is true of each frame of a sample of the family actions."""
+    return truth_of(generator_of(config, sample.stream, sample.index, 0), config, label=sample.label)
+
+
+def write_truth(path: Path, plan: SamplePlan, names: Iterable[str]) -> None:
+    """Write the table of COLUMNS for all frames of the samples ``names``; an equal one stays untouched.
+
+    x and y are the left upper corner of the box, w and h its size, in pixels of the video; empty where nothing of the
+    object is seen. ``acts`` is 1 in frames of the action.
+    """
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for name in names:
+            sample = plan.sample(int(name.rpartition("/")[2]))
+            for index, truth in enumerate(sample_truth(plan.config, sample)):
+                box: tuple[object, ...] = ("",) * 4
+                if truth.box is not None:
+                    left, top, right, bottom = truth.box
+                    box = tuple(round(value, _DIGITS) for value in (left, top, right - left, bottom - top))
+                yield name, index, round(index / plan.config.fps, 6), *box, int(truth.is_acting)
+
+    write_rows(path, COLUMNS, rows())

@@ -27,10 +27,9 @@ from reelwright.stages.synthesize.ledger import (
     write_manifest,
 )
 from reelwright.stages.synthesize.make import make_class, make_sample
-from reelwright.stages.synthesize.samples import Sample, SamplePlan
+from reelwright.stages.synthesize.samples import TRUTH, Sample, SamplePlan, write_truth
 from reelwright.stages.synthesize.source import number_of
 from reelwright.stages.synthesize.spread import spread
-from reelwright.stages.synthesize.truth import TRUTH, write_truth
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError
@@ -47,7 +46,7 @@ class Effort:
     num_samples: int | None = None  # videos, or images in the still mode, in all (finished ones count)
     seconds: float | None = None  # of this call; samples that were begun are finished
     workers: int = 1
-    tell_every: int = 50  # samples between two lines about rate, time left and sizes
+    report_every: int = 50  # samples between two lines about rate, time left and sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +135,8 @@ def _make_samples(
     folder: Path, plan: SamplePlan, files: dict[str, Path], effort: Effort, reporter: Reporter
 ) -> SynthesisResult:
     found = finished(folder)
-    count = None if effort.num_samples is None else _num_steps(plan.config, effort.num_samples)
+    images = NUM_STILLS if plan.config.is_still else 1  # of a draw
+    count = None if effort.num_samples is None else -(-effort.num_samples // images)
     reporting = _Reporting(reporter, effort, 0, unit="sets" if plan.config.is_still else "videos", total=count)
     kept: list[Made] = []
 
@@ -167,11 +167,6 @@ def _make_samples(
     return SynthesisResult(
         folder=folder, num_new=len(reporting.made), num_found=len(kept), report=report_of(everything)
     )
-
-
-def _num_steps(config: SynthesizeConfig, num_samples: int) -> int:
-    """Draws for so many videos or images; images come 16 at a time."""
-    return -(-num_samples // NUM_STILLS) if config.is_still else num_samples
 
 
 def _record(config: SynthesizeConfig) -> dict[str, Any]:
@@ -208,7 +203,7 @@ class _Reporting:
         self._reporter.advance(1)
         if made.problem:
             self._reporter.note(made.problem)
-        if len(self.made) % self._effort.tell_every == 0:
+        if len(self.made) % self._effort.report_every == 0:
             self._reporter.note(self._text())
 
     def _text(self) -> str:

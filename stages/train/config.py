@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import NonNegativeFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, NonNegativeFloat, PositiveInt, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
@@ -15,6 +15,7 @@ from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, EventSett
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.model_config import ModelSettings
 from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.objectives.config import LossSettings
 from reelwright.stages.train.token_settings import check_tokens
 from reelwright.storage.errors import ConfigError, nearest
 
@@ -93,6 +94,10 @@ class WindowedSettings(Protocol):
         """The windows."""
 
     @property
+    def loss(self) -> LossSettings:
+        """Of the task."""
+
+    @property
     def seed(self) -> int:
         """Of what is drawn."""
 
@@ -102,6 +107,9 @@ def known_task(name: str) -> str:
     if name not in TASKS:
         raise ValueError(f"no such task.{nearest(name, TASKS)} Known: {', '.join(TASKS)}")
     return name
+
+
+TaskName = Annotated[str, AfterValidator(known_task)]
 
 
 def check_windows(config: WindowedSettings) -> None:
@@ -149,7 +157,7 @@ class TrainConfig(NetworkSettings):
     output: str = "pooled"
     """Which stored output is learned from; token and map outputs are averaged over their positions, but for models
     attention_branch and cast (which reads what enters a block: block-3.input)."""
-    task: str = "last_row"
+    task: TaskName = "last_row"
     """video: the video's own label; last_row: the label at the window's last row; majority: the window's commonest
     label; per_row: a label a row; multi_label: the set of labels that occur in the window;
     heads: the video's own label of each head, such as verb and noun (labels.columns)."""
@@ -163,11 +171,6 @@ class TrainConfig(NetworkSettings):
     model: ModelSettings = ModelSettings()
     memory_bytes: PositiveInt = execution(4 << 30)
     """Embeddings above this size are memory-mapped from a scratch file instead of held in memory."""
-
-    @field_validator("task")
-    @classmethod
-    def _task_is_known(cls, name: str) -> str:
-        return known_task(name)
 
     @property
     def traits(self) -> TaskTraits:
@@ -246,7 +249,9 @@ class TrainConfig(NetworkSettings):
     def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
         """Refuse windows of rows that are stored in several views: which of them a window has is not said."""
         of_views = [
-            name for name, read in zip(self.embeddings, inputs.get("embeddings", ()), strict=False) if _views(read)
+            name
+            for name, read in zip(self.embeddings, inputs.get("embeddings", ()), strict=False)
+            if getattr(read, "views", None) is not None
         ]
         if of_views and self.views is None:
             raise ConfigError(
@@ -266,7 +271,3 @@ class TrainConfig(NetworkSettings):
                 "(and no cutmix_minmax) for mixup alone"
             )
         return self
-
-
-def _views(read: StageConfig) -> bool:
-    return getattr(read, "views", None) is not None

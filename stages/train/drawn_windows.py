@@ -1,14 +1,15 @@
-"""Which windows are looked at: the candidates with a known target, and how an epoch draws from them."""
+"""Windows with labels: their classes and heads, those with a known target, and how an epoch draws from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from reelwright.models.blocks.heads import Head
 from reelwright.stages.base.work import Work
 from reelwright.stages.datasets.labelled import (
     KnownRows,
@@ -17,21 +18,66 @@ from reelwright.stages.datasets.labelled import (
     check_classes,
     check_reach,
     distinct_videos,
+    label_space,
     label_windows,
     left_out_warnings,
     no_windows,
 )
 from reelwright.stages.datasets.sampling.clips import ClipSampling, DrawnClips, clip_sampling
 from reelwright.stages.datasets.sampling.densities import rows_at, windows_miss_events
-from reelwright.stages.datasets.sampling.draws import Candidates, EpochSampler, sampling_weights
+from reelwright.stages.datasets.sampling.draws import (
+    EpochSampler,
+    balanced_weights,
+    event_weights,
+    per_video_weights,
+)
 from reelwright.stages.datasets.sampling.settings import WHOLE, EventSettings
 from reelwright.stages.datasets.sampling.windows import WindowShape
+from reelwright.stages.datasets.tasks.labels import LabelSpace
+from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
-from reelwright.stages.fit.processes.world import Share
+from reelwright.stages.fit.processes.world import World
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowedSettings
 from reelwright.stages.train.window_batches import LabelledBatches
-from reelwright.storage.errors import InputError
+from reelwright.storage.errors import ConfigError, InputError, nearest
+
+
+def window_labels(work: Work, config: WindowedSettings) -> LabelSpace:
+    """The classes that windows are labelled with."""
+    return replace(label_space(work.payload, node=work.node), of_window=config.labels_of_window)
+
+
+def window_heads(config: WindowedSettings, labels: LabelSpace, *, where: str) -> list[Head]:
+    """Those of task heads. Raises InputError where the labels have none, ConfigError for weights of others."""
+    if not TASKS[config.task].has_heads:
+        return []
+    if not labels.heads:
+        raise InputError(
+            f"{where}: task is heads, but the labels are of one kind. Give labels.columns, a column of the manifest "
+            "for each head, or choose another task."
+        )
+    names = [name for name, _ in labels.heads]
+    for name in config.head_weights:
+        if name not in names:
+            raise ConfigError(
+                f"{where}: head_weights: no head {name!r}.{nearest(name, names)} Heads: {', '.join(names)}."
+            )
+    weights = {name: config.head_weights.get(name, 1.0) for name in names}
+    smoothing = config.loss.label_smoothing
+    return [Head(name=n, num_classes=k, weight=weights[n], label_smoothing=smoothing) for n, k in labels.heads]
+
+
+def window_facts(config: WindowedSettings, heads: Sequence[Head]) -> dict[str, Any]:
+    """What config.yaml says of task, its heads and windows, beside the model."""
+    return {
+        "task": config.task,
+        "labels_of_window": config.labels_of_window,
+        "window": config.window.model_dump(include=set(SHAPE_FIELDS)),
+        "clips": config.window.model_dump(include={"sampling", "segments", "segment_rule"}),
+        **({"heads": [asdict(head) for head in heads]} if heads else {}),
+    }
+
 
 B = TypeVar("B", bound=LabelledBatches)
 
@@ -79,23 +125,23 @@ class WindowData:
     counts: npt.NDArray[np.int64]  # (K,) targets of train by class
     shape: WindowShape
 
-    def train_batches(self, make: Callable[..., B], config: LearningSettings, share: Share) -> B:
+    def train_batches(self, make: Callable[..., B], config: LearningSettings, world: World) -> B:
         """Batches to learn from: what ``make``, a kind of `LabelledBatches`, makes of the windows."""
-        return self._batches(make, self.train, config, share, draws=self.draws, drop_last=config.drop_last)
+        return self._batches(make, self.train, config, world, draws=self.draws, drop_last=config.drop_last)
 
-    def val_batches(self, make: Callable[..., B], config: LearningSettings, share: Share) -> B | None:
+    def val_batches(self, make: Callable[..., B], config: LearningSettings, world: World) -> B | None:
         """Batches to validate on; None without any window."""
-        return self._batches(make, self.val, config, share) if len(self.val) else None
+        return self._batches(make, self.val, config, world) if len(self.val) else None
 
     def _batches(
-        self, make: Callable[..., B], of: LabelledWindows, config: LearningSettings, share: Share, **how: Any
+        self, make: Callable[..., B], of: LabelledWindows, config: LearningSettings, world: World, **how: Any
     ) -> B:
         return make(
             windows=of.windows,
             targets=of.targets,
             shape=self.shape,
             batch_size=config.batch_size,
-            share=share,
+            world=world,
             **how,
         )
 
@@ -155,16 +201,16 @@ def drawn_windows(
         return found, draws
     every_start = WindowShape(length=shape.length, dilation=shape.dilation, short=shape.short)
     every = label_windows(videos, rows, shape=every_start, task=task)
-    candidates = Candidates(
-        windows=every.windows,
-        num_rows=num_rows,
-        shape=every_start,
-        targets=every.targets,
-        events=event_rows(videos, rows) if sampling.kind == "events" else (),
-        density=sampling.density,
-    )
+    weights = None  # of kinds all and random
+    if sampling.kind == "per_video":
+        weights = per_video_weights(every.windows)
+    elif sampling.kind == "balanced":
+        weights = balanced_weights(every.targets)
+    elif sampling.kind == "events":
+        events = event_rows(videos, rows)
+        weights = event_weights(every.windows, num_rows, every_start, events=events, how=sampling.density)
     per_epoch = sampling.per_epoch or (None if sampling.kind == "all" else len(found))
-    return every, replace(draws, per_epoch=per_epoch, weights=sampling_weights(sampling.kind, candidates))
+    return every, replace(draws, per_epoch=per_epoch, weights=weights)
 
 
 def _balanced_by(config: LearningSettings, sampling: WindowSampling) -> str | None:

@@ -9,7 +9,7 @@ in use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,13 +19,11 @@ from torch import Tensor
 
 from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.datasets.sampling.two_views import DrawnViews
-from reelwright.stages.embed.threads import read_ahead
-from reelwright.stages.fit.loop.batches import Batch, Origin
+from reelwright.stages.fit.loop.batches import Origin, read_early
 from reelwright.stages.train.view_batches import VideoViews
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.errors import StoreError, nearest
 
-BATCHES_AHEAD = 2
 _MAP_AXES = 3  # C, H, W
 
 
@@ -49,12 +47,9 @@ class MapBatches(VideoViews):
         shape = self.rows[self.videos[0]].row_shape(self.output)
         return shape[0] if len(shape) > self.row_axes else None
 
-    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
-        """As `Batches.epoch`; the next batches are read while one is in use."""
-        with read_ahead(super().epoch(epoch, first=first), depth=BATCHES_AHEAD) as batches:
-            yield from batches
+    epoch = read_early(VideoViews.epoch)
 
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
         maps = [
             self.rows[self.videos[video]].take(self.output, rows.reshape(-1), view=self._view(origin.epoch, place))

@@ -24,7 +24,7 @@ from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.datasets.sampling.two_views import DrawnViews, ViewSampler, context_frames
 from reelwright.stages.datasets.sampling.windows import IntArray
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
-from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.fit.processes.world import ALONE, World
 from reelwright.stages.train.window_batches import describe_rows
 
 
@@ -44,7 +44,7 @@ class VideoViews(ABC):
     fewest: int = 1  # videos of a batch: fewer that remain join the batch before, or are left out where there is none
     drop_last: bool = False  # videos that do not fill a batch are left out of the epoch
     draws: bool = False  # what of a row is looked at (which stored view, augmented how) is drawn too, as in training
-    share: Share = ALONE
+    world: World = ALONE
     names: tuple[str, ...] = ()  # of the videos, for messages
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class VideoViews(ABC):
         """How many rows each video has."""
 
     @abstractmethod
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """What is in the rows of views: tensors (N V, T C, ...) by name, the C rows of a context side by side."""
 
     @property
@@ -83,7 +83,7 @@ class VideoViews(ABC):
         starts = np.cumsum([0, *map(len, batches)])
         for number in range(first, len(batches)):
             videos = batches[number]
-            split = Split(batch_size=len(videos), share=self.share)
+            split = Split(batch_size=len(videos), world=self.world)
             ((own, num_all, is_counted),) = split.parts(np.arange(len(videos)))
             drawn = self._drawn(videos[own], epoch, starts[number] + own)
             places = ((starts[number] + own)[:, None] * num_views + np.arange(num_views)).reshape(-1)
@@ -150,7 +150,7 @@ class VideoViews(ABC):
         return Batch(inputs, targets, num_all, is_counted, lambda: self._described(drawn), origin)
 
     def _inputs(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
-        inputs = self.look(drawn, origin)
+        inputs = self.read_views(drawn, origin)
         device = next(iter(inputs.values())).device
         known = {"mask": drawn.mask, "row_numbers": drawn.positions, "num_rows": drawn.num_rows, "video": drawn.video}
         return inputs | {name: torch.from_numpy(value).to(device) for name, value in known.items()}
@@ -179,7 +179,7 @@ class ViewBatches(VideoViews):
         rows = self.block.num_rows
         return rows if self.videos is None else [rows[video] for video in self.videos]
 
-    def look(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
         """See VideoViews."""
         del origin
         videos = drawn.video if self.videos is None else np.asarray(self.videos)[drawn.video]

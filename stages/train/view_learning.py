@@ -33,8 +33,7 @@ from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.fit.loop.batches import Batch
 from reelwright.stages.fit.model_config import ModelSettings
-from reelwright.stages.fit.setup import Learning
-from reelwright.stages.fit.train_context import TrainContext
+from reelwright.stages.fit.setup import Learning, TrainContext
 from reelwright.stages.fit.validation import build_objective
 from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings
@@ -120,18 +119,18 @@ def learn_views(
     metric: str,
     make: MakeViews,
     num_contexts: int,
-    place: TrainContext,
+    context: TrainContext,
 ) -> Learning:
     """Views of the videos of train and val as ``make`` reads them, and the objective.
 
     Raises InputError where there is nothing to learn from.
     """
-    note = place.reporter.note
+    note = context.reporter.note
     train, val = (
         _videos(work, config, rows, labels, splits=splits) for splits in (config.train_splits, config.val_splits)
     )
     counts = _counts(train, labels)
-    objective = build_objective(config, task, counts=counts, device=place.device, plugins=work.plugins)
+    objective = build_objective(config, task, counts=counts, device=context.device, plugins=work.plugins)
     assert config.views is not None
     sampler = ViewSampler(
         strategy=config.view_sampling,
@@ -141,7 +140,7 @@ def learn_views(
         seed=config.seed,
     )
     compares = 2 if config.objective is not None and config.objective.name in {"tcc", "simclr"} else 1
-    common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "share": place.world.share}
+    common: dict[str, Any] = {"sampler": sampler, "batch_size": config.batch_size, "world": context.world}
     common["fewest"] = compares
 
     def batches(of: ViewVideos, **more: Any) -> VideoViews:
@@ -169,7 +168,7 @@ def learn_views(
                 f"{work.node}: metric kendalls_tau compares videos of val_splits that have more than a row, and there "
                 f"are {len(_tau_videos(measured))}; add some, or leave metric out"
             )
-        tau = partial(val_tau, batches=measured, place=place)
+        tau = partial(val_tau, batches=measured, context=context)
     if config.compares_views and measured is not None:
         measured = None
         note(
@@ -187,18 +186,18 @@ def learn_views(
     )
 
 
-def val_tau(forward: Forward, *, batches: VideoViews, place: TrainContext) -> dict[str, float]:
+def val_tau(forward: Forward, *, batches: VideoViews, context: TrainContext) -> dict[str, float]:
     """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike.
 
     Of several processes it is the first one's: a last bit that differs must not make them choose other weights.
     """
-    found, upload = [], Upload(place.device)
+    found, upload = [], Upload(context.device)
     with torch.inference_mode():
         for video in _tau_videos(batches):
             batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(upload)
             rows = forward(batch.inputs)["embedding"][0].float().cpu().numpy()
             found.append(EmbeddedVideo(name=str(video), rows=rows))
-    tau: float = place.world.gather(kendalls_tau(found)["kendalls_tau"] or 0.0)[0]
+    tau: float = context.world.gather(kendalls_tau(found)["kendalls_tau"] or 0.0)[0]
     return {"kendalls_tau": tau}
 
 

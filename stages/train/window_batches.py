@@ -14,38 +14,29 @@ from reelwright.stages.datasets.sampling.draws import IN_ORDER, EpochSampler
 from reelwright.stages.datasets.sampling.windows import IntArray, Windows, WindowShape
 from reelwright.stages.datasets.tasks.labels import Targets
 from reelwright.stages.fit.loop.batches import Batch, Origin, Split
-from reelwright.stages.fit.processes.world import ALONE, Share
 
 _BATCHES_AT_ONCE = 64  # whose row numbers are worked out together
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledBatches:
+class LabelledBatches(Split):
     """Batches of windows with targets; subclasses read what is in the windows."""
 
     windows: Windows
     targets: Targets  # of the windows, (N, ...)
     shape: WindowShape
-    batch_size: int
     draws: EpochSampler = IN_ORDER
-    share: Share = ALONE
-    drop_last: bool = False
     names: tuple[str, ...] = ()  # of the videos, for messages
-
-    @property
-    def split(self) -> Split:
-        """How an epoch becomes batches."""
-        return Split(batch_size=self.batch_size, share=self.share, drop_last=self.drop_last)
 
     @property
     def num_items(self) -> int:
         """Windows of an epoch."""
-        return self.split.num_items(self.draws.num_drawn(len(self.windows)))
+        return self.num_kept(self.draws.num_drawn(len(self.windows)))
 
     @property
     def num_batches(self) -> int:
         """Batches of an epoch; the last may be smaller."""
-        return self.split.num_batches(self.draws.num_drawn(len(self.windows)))
+        return self.num_parts(self.draws.num_drawn(len(self.windows)))
 
     def drawn(self, epoch: int) -> tuple[IntArray, Windows]:
         """The windows of an epoch in its order, and their positions among all."""
@@ -62,7 +53,7 @@ class WindowBatches(LabelledBatches):
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """See `Batches.epoch`."""
         order, ordered = self.drawn(epoch)
-        parts = self.split.parts(np.arange(len(order)), first=first)
+        parts = self.parts(np.arange(len(order)), first=first)
         device = self.block.rows.device
         targets = torch.from_numpy(self.targets).to(device)
         scratch = self.block.scratch_for(min(self.batch_size, max(len(order), 1)) * self.shape.length)

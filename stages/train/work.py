@@ -5,7 +5,7 @@ embeddings -> block -> windows and targets (train, val) -> model -> Trainer -> r
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,22 @@ from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.fit.mixing import build_mixing, mix_windows
 from reelwright.stages.fit.processes.world import machine_name
 from reelwright.stages.fit.run_models import build_run_model
-from reelwright.stages.fit.setup import Learning, learn
-from reelwright.stages.fit.train_context import TrainContext, train_in_processes
+from reelwright.stages.fit.setup import Learning, TrainContext, learn, train_in_processes
 from reelwright.stages.fit.validation import build_objective, chosen_metric
 from reelwright.stages.objectives.self_supervised import comparison_heads
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.drawn_windows import WindowSampling, find_windows
+from reelwright.stages.train.drawn_windows import (
+    WindowSampling,
+    find_windows,
+    window_facts,
+    window_heads,
+    window_labels,
+)
 from reelwright.stages.train.experts import Experts, row_shape
 from reelwright.stages.train.map_batches import MapBatches, map_channels
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
-from reelwright.stages.train.window_task import window_facts, window_heads, window_labels
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.files import remove
@@ -56,41 +60,43 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     return train_in_processes(work, reporter, config=config, train=_train)
 
 
-def _train(work: Work, config: TrainConfig, place: TrainContext) -> dict[str, Any] | None:
-    labels, heads = _labels(work, config), []
+def _train(work: Work, config: TrainConfig, context: TrainContext) -> dict[str, Any] | None:
+    task: Task | None
     if config.views is None:
+        labels = window_labels(work, config)
         heads = window_heads(config, labels, where=work.node)
-        task: Task | None = build_task(config.task, labels, heads=heads)
+        task = build_task(config.task, labels, heads=heads)
     else:
+        labels, heads = view_labels(work, config), []
         task = build_task("per_row", labels) if config.classifies_rows else None
     metric = chosen_metric(config, task, plugins=work.plugins)
     store = Store.at(work.store)
     stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in work.inputs["embeddings"]]
     model, values = _build(work, config, stores, labels, heads)
-    model.to(place.device)
+    model.to(context.device)
     scratch = store.root / "scratch" / f"{work.key}.{machine_name()}.rows"
 
     def load() -> Learning:
-        names = _present(work, config, stores, place.reporter)
+        names = _present(work, config, stores, context.reporter)
         of_maps = config.reads_maps
         if of_maps or "views" in stores[0].spec:
             opened = [stores[0].rows(digest) for digest in names]
             rows = KnownRows(tuple(names), tuple(each.spans for each in opened))
             make: MakeViews = partial(MapBatches, rows=opened, output=config.output, row_axes=3 if of_maps else 1)
         else:
-            block = _load(config, stores, names, place=place, scratch=scratch)
+            block = _load(config, stores, names, context=context, scratch=scratch)
             rows, make = KnownRows(block.digests, block.spans), partial(ViewBatches, block=block)
             if config.views is None:
                 assert task is not None
-                return _learning(work, config, block, names, task, place=place, metric=metric)
-        contexts = int(config.model.option("contexts", 1))
-        how: dict[str, Any] = {"task": task, "metric": metric, "make": make, "num_contexts": contexts, "place": place}
-        return learn_views(work, config, rows, labels, **how)
+                return _learning(work, config, block, names, task, context=context, metric=metric)
+        num_contexts = int(config.model.option("contexts", 1))
+        how: dict[str, Any] = {"metric": metric, "make": make, "num_contexts": num_contexts, "context": context}
+        return learn_views(work, config, rows, labels, task=task, **how)
 
     try:
-        return learn(model, load, work=work, config=config, place=place, labels=labels, values=values)
+        return learn(model, load, work=work, config=config, context=context, labels=labels, values=values)
     finally:
-        if place.world.local_rank == 0:
+        if context.world.local_rank == 0:
             remove(scratch)
 
 
@@ -103,9 +109,8 @@ def _build(
         input_dim = map_channels(stores[0], config.output)
     else:
         input_dim = num_features(stores, config.output, takes_views=config.views is not None)
-    values = _model_values(config, input_dim=input_dim, num_classes=len(labels.classes))
+    values = _model_values(config, heads, input_dim=input_dim, num_classes=len(labels.classes))
     experts = Experts.of(work, "embeddings") if config.model.joins_tokens else None
-    values |= {"heads": [asdict(head) for head in heads]} if heads else {}
     if config.model.keeps_positions:
         values["model"]["row_shape"] = row_shape(stores, config.output)
     if experts is not None:
@@ -121,8 +126,9 @@ def _build(
     if experts is not None:
         experts.check_output(model, config.output)
         experts.give_weights(model)
-    if of_maps and isinstance(model, FrameModel):
-        _start_resnet(model, work)
+    if of_maps and isinstance(model, FrameModel) and model.backbone is not None and len(model.backbone.tuned):
+        (reference,) = work.inputs["embeddings"]
+        start_resnet(model, encoder_of(work, reference), of=reference.node, where=work.node)
     if config.compares_views:
         model = _with_heads(model, config, values["model"], where=work.node)
     return model, values
@@ -139,19 +145,6 @@ def _with_heads(model: VideoModel, config: TrainConfig, sizes: dict[str, Any], *
     except ValueError as error:
         raise ConfigError(f"{where}: objective {config.objective.name}: {error}") from error
     return SelfSupervisedRows(model, comparison_heads(config.objective.of_views(), size, seed=config.seed))
-
-
-def _start_resnet(model: FrameModel, work: Work) -> None:
-    """Give the layers behind stored maps the weights of the encoder that the maps are of.
-
-    Raises ConfigError where it is another network.
-    """
-    assert model.backbone is not None
-    if not len(model.backbone.tuned):
-        return
-    (reference,) = work.inputs["embeddings"]
-    loaded = encoder_of(work, reference)
-    start_resnet(model, loaded, of=reference.node, where=work.node)
 
 
 def _present(work: Work, config: TrainConfig, stores: list[EmbeddingStore], reporter: Reporter) -> dict[str, str]:
@@ -175,11 +168,11 @@ def _load(
     stores: list[EmbeddingStore],
     names: dict[str, str],
     *,
-    place: TrainContext,
+    context: TrainContext,
     scratch: Path,
 ) -> FeatureBank:
     """The rows of all videos; several processes on a machine share one block, which the first of them writes."""
-    is_shared = place.world.size > 1
+    is_shared = context.world.size > 1
     read = partial(
         load_block,
         stores,
@@ -191,14 +184,14 @@ def _load(
     )
     if not is_shared:
         block = read()
-    elif place.world.local_rank == 0:
+    elif context.world.local_rank == 0:
         block = read()
-        place.world.wait()
+        context.world.wait()
     else:
-        place.world.wait()
+        context.world.wait()
         block = read(is_written=True)
-    place.world.wait()
-    return block.on(place.device)
+    context.world.wait()
+    return block.on(context.device)
 
 
 def _learning(
@@ -208,30 +201,26 @@ def _learning(
     names: dict[str, str],
     task: Task,
     *,
-    place: TrainContext,
+    context: TrainContext,
     metric: str,
 ) -> Learning:
     """Windows of train and val, and the loss."""
     rows, sampling = KnownRows(block.digests, block.spans), WindowSampling.of(config)
-    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=place.reporter.note)
+    data = find_windows(work, rows, config=config, sampling=sampling, task=task, note=context.reporter.note)
 
     named = tuple(names[digest] for digest in block.digests)
-    batches, share = partial(WindowBatches, block=block, names=named), place.world.share
+    batches = partial(WindowBatches, block=block, names=named)
     return Learning(
-        train=data.train_batches(batches, config, share),
-        val=data.val_batches(batches, config, share),
-        objective=build_objective(config, task, counts=data.counts, device=place.device, plugins=work.plugins),
+        train=data.train_batches(batches, config, context.world),
+        val=data.val_batches(batches, config, context.world),
+        objective=build_objective(config, task, counts=data.counts, device=context.device, plugins=work.plugins),
         task=task,
         metric=metric,
-        prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=place.world),
+        prepare=build_mixing(config, mix_windows, num_extents=1, task=task, world=context.world),
     )
 
 
-def _labels(work: Work, config: TrainConfig) -> LabelSpace:
-    return view_labels(work, config) if config.views is not None else window_labels(work, config)
-
-
-def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> dict[str, Any]:
+def _model_values(config: TrainConfig, heads: Sequence[Head], *, input_dim: int, num_classes: int) -> dict[str, Any]:
     """The part of config.yaml from which predict, embed and finetune build the model again."""
     if config.views is not None:
         return view_values(config, config.model, output=config.output, input_dim=input_dim, num_classes=num_classes)
@@ -243,4 +232,4 @@ def _model_values(config: TrainConfig, *, input_dim: int, num_classes: int) -> d
         "length": config.window.length,
         "per_row": config.traits.per_row,
     }
-    return {**window_facts(config), "output": config.output, "model": model}
+    return {**window_facts(config, heads), "output": config.output, "model": model}

@@ -21,9 +21,9 @@ from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows, windows_at
 from reelwright.stages.embed.encoding.encoder import load_encoder
 from reelwright.stages.finetune.clips import open_videos
+from reelwright.stages.objectives.config import SelfSupervisedSettings
 from reelwright.stages.objectives.self_supervised import comparison_heads, self_supervised_objective
-from reelwright.stages.objectives.self_supervised_settings import SelfSupervisedSettings
-from reelwright.stages.pretrain.clip_network import ClipEncoderNetwork
+from reelwright.stages.pretrain.module import ClipEncoderNetwork
 from reelwright.stages.pretrain.work import run as pretrain
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.results.runs import RunFolder

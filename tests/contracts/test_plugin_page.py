@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,15 @@ def test_examples_are_short() -> None:
 
 def test_examples_pass_the_tests_that_the_package_has_for_them(tmp_path: Path) -> None:
     write_files(PAGE, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "test_mine.py"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=280,
-    )  # fmt: skip
+    done = run_tests(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "16 passed" in done.stdout
+
+
+def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
+    arguments = ("-q", "-p", "no:cacheprovider", "--rootdir=.", "test_mine.py")
+    return forks.run(*arguments, cwd=folder, code=code, env={**os.environ, "COLUMNS": "200"})
 
 
 @pytest.mark.parametrize(
@@ -58,9 +60,7 @@ def test_mistakes_in_them_are_found(tmp_path: Path, file: str, old: str, new: st
     text = (tmp_path / file).read_text()
     assert old in text
     (tmp_path / file).write_text(text.replace(old, new))
-    code = "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
-    arguments = ("-q", "-p", "no:cacheprovider", "--rootdir=.", "test_mine.py")
-    done = forks.run(*arguments, cwd=tmp_path, code=code, env={**os.environ, "COLUMNS": "200"})
+    done = run_tests(tmp_path)
     assert f"{fails}" in done.stdout
     assert done.returncode == 1
 

@@ -11,8 +11,7 @@ import yaml
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
 from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
-from reelwright.stages.objectives.self_supervised_settings import SELF_SUPERVISED
-from reelwright.stages.objectives.sequence_settings import SEQUENCE_OBJECTIVES
+from reelwright.stages.objectives.config import SELF_SUPERVISED, SEQUENCE_OBJECTIVES
 from reelwright.stages.train.config import TrainConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "learning-from-views.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from torch import nn
 from reelwright.models.blocks.synced_norm import convert_batch_norms
 from reelwright.models.blocks.weights import load_weights, remap_state_dict
 from reelwright.models.contracts import model_layers
-from reelwright.models.systems.carl import PUBLIC_NAMES, FrameModelSizes, build_frame_model
+from reelwright.models.systems.carl import PUBLIC_NAMES, build_frame_model
 from reelwright.models.systems.carl_embedders import EncoderLayer, sine_positions, stretched_positions
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import TemporalModelTests
@@ -514,7 +514,7 @@ assert "torch" not in sys.modules
 
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="length is 0; it must be at least 1"):
-        FrameModelSizes(length=0)
+        build_frame_model("carl", length=0, input_dim=3)
 
 
 @pytest.mark.parametrize(

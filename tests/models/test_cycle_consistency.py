@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from reelwright.models.losses.contrastive import time_contrastive_loss
 from reelwright.models.losses.cycle_consistency import CycleConsistency, cycle_consistency_loss
-from reelwright.models.losses.time_contrastive import time_contrastive_loss
 
 VALUES = json.loads((Path(__file__).parents[1] / "data" / "carl_losses.json").read_text(encoding="utf-8"))
 TCC, TCN = VALUES["tcc"], VALUES["tcn"]

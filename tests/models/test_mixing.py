@@ -23,7 +23,7 @@ from reelwright.models.blocks.mixing import (
     mix_targets,
     window_share,
 )
-from reelwright.models.losses.soft_targets import soft_targets
+from reelwright.models.losses.classification import soft_targets
 
 CAST = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())["cast"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from reelwright.models.losses.contrastive import nearest_accuracy
-from reelwright.models.losses.self_supervised import (
+from reelwright.models.losses.contrastive import (
     byol_loss,
     byol_momentum,
     moco_logits,
+    nearest_accuracy,
     simclr_logits,
     top_accuracy,
 )

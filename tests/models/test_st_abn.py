@@ -13,6 +13,7 @@ from torch import nn
 
 from reelwright.models.blocks.activation_checkpointing import recompute, recompute_blocks
 from reelwright.models.blocks.attention_branch import AttentionBranch, AttentionGate
+from reelwright.models.blocks.init_from import start_from
 from reelwright.models.blocks.weights import remap_state_dict
 from reelwright.models.contracts import model_layers
 from reelwright.models.systems.st_abn import PUBLIC_NAMES, StAbn, StAbnOptions
@@ -140,8 +141,8 @@ def test_inflated_weights_see_a_still_video_as_the_image_network_sees_its_frame(
     """But at the ends, where kernels reach beyond the video; the weights are named as the image network's."""
     flat = torchvision.models.resnet18(weights=None).eval()
     model = StAbn(length=9, num_outputs=3, options=StAbnOptions(depth=18)).eval()
-    report = model.load_image_weights(flat.state_dict())
-    assert report.new == ()
+    report = start_from(model, model.public_state(flat.state_dict()), replace_heads=False, keep_heads=False)
+    assert all(name.startswith(("branch.", "gate.", "head.")) for name in report.new)
     assert report.unused == ("fc.weight", "fc.bias")
     image = torch.randn(1, 3, 64, 64)
     x = image[:, :, None].expand(-1, -1, 9, -1, -1)
@@ -150,8 +151,9 @@ def test_inflated_weights_see_a_still_video_as_the_image_network_sees_its_frame(
         for name in ("stem", "layer1", "layer2", "layer3"):
             x = model.resnet[name](x)
     torch.testing.assert_close(x[:, :, 4], wanted, rtol=1e-4, atol=1e-4)
+    other = model.public_state(torchvision.models.resnet50(weights=None).state_dict())
     with pytest.raises(ValueError, match="layer1"):
-        model.load_image_weights(torchvision.models.resnet50(weights=None).state_dict())
+        start_from(model, other, replace_heads=False, keep_heads=False)
 
 
 def test_a_frame_changes_attention_in_time_of_others_and_in_space_near_it_only():

@@ -20,7 +20,7 @@ from reelwright.stages.base.config import Settings
 from reelwright.stages.base.registry import STAGES, config_model
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.tasks.registry import TASKS
-from reelwright.stages.objectives.self_supervised_settings import ComparisonSettings
+from reelwright.stages.objectives.config import ComparisonSettings
 from reelwright.storage.digests import digest
 
 Setting = tuple[str, ...]

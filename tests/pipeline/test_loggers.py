@@ -16,7 +16,7 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.gc import Limits, collect
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
-from reelwright.stages.fit.loop.loggers import MlflowLogger, WandbLogger, tell
+from reelwright.stages.fit.loop.loggers import MlflowLogger, WandbLogger, notify
 from reelwright.storage.results.runs import RunFolder
 from tests.small_project import put_back
 
@@ -150,7 +150,7 @@ def test_a_logger_that_fails_ends_no_training(project: Project, monkeypatch: pyt
     assert len(run.metrics()) == 2
     notes: list[str] = []
     loggers = [WandbLogger(run, first_epoch=1, about={}, note=notes.append)] * 2
-    tell(loggers, "the end", lambda logger: logger.close({}), note=notes.append)
+    notify(loggers, "the end", lambda logger: logger.close({}), note=notes.append)
     assert notes == ["warning: WandbLogger did not take the end: the server went away; metrics.jsonl has it"] * 2
     with pytest.raises(ZeroDivisionError):
-        tell(loggers, "the end", lambda _: 1 / 0, note=notes.append)  # type: ignore[arg-type, return-value]
+        notify(loggers, "the end", lambda _: 1 / 0, note=notes.append)  # type: ignore[arg-type, return-value]

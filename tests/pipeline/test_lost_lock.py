@@ -12,6 +12,13 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage import heartbeat
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.locks import locks
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is decided sooner who has the lock."""
+    monkeypatch.setattr(locks, "_DECIDING_SECONDS", (0.01, 0.01, 0.01))
 
 
 class _Thief(SilentReporter):

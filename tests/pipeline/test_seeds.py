@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
-from reelwright.models.metrics.seed_spread import mean_and_deviation
+from reelwright.models.metrics.metric import mean_and_deviation
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
 from reelwright.pipeline.inspect.trained_model import _written
 from reelwright.pipeline.plan.graph import build_graph

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from reelwright.stages.base.inputs import unchanged_run, unchanged_sources
 from reelwright.stages.base.work import RUN_WEIGHTS, InputRef, Work
 from reelwright.stages.embed.encoding.encoder import encoder_of, load_encoder
-from reelwright.stages.finetune.networks import load_network
+from reelwright.stages.finetune.module import load_network
 from reelwright.stages.fit.init_from import init_weights
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.work import load_for

@@ -54,7 +54,7 @@ def seen_by_embed(num_frames, grid):
 def of_run(grid):
     """The window block of the config.yaml that train writes, and finetune and predict read."""
     config = parse_config(TrainConfig, {"embeddings": ["embed"], "task": "video", "window": grid}, where="train")
-    return _model_values(config, input_dim=1, num_classes=2)["window"]
+    return _model_values(config, [], input_dim=1, num_classes=2)["window"]
 
 
 def batched(make, num_frames, grid):

@@ -23,6 +23,7 @@ from reelwright.storage.heartbeat import check_held
 from reelwright.storage.integrity.garbage import Garbage, delete
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.ledger.records import Record, write_record
+from reelwright.storage.locks import locks
 from reelwright.storage.locks.locks import exclusive, holdings, using
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item
@@ -56,6 +57,12 @@ def learn_of_it(store: Store) -> None:
             return
         time.sleep(0.02)
     pytest.fail("nobody learnt that the lock was lost")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is decided sooner who has a lock: here nobody who takes one over is about to give it up again."""
+    monkeypatch.setattr(locks, "_DECIDING_SECONDS", (0.01, 0.01, 0.01))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ Shape letters: Q queries of one video, N rows of all videos, K nearest.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,12 @@ def frame_retrieval(
     chosen = [video.every(stride) for video in labelled_only(videos, what="retrieval")]
     if len(chosen) < 2:
         raise ValueError("retrieval: one video has labels; the frames of a video are searched in other videos.")
-    rows_ND = np.concatenate([video.rows for video in chosen])
     labels_N = np.concatenate([video.label_of_rows for video in chosen])
-    bounds = np.cumsum([0, *map(len, chosen)])
     found: dict[str, dict[str, float | None]] = {}
     num_unanswerable = 0
-    for number, video in enumerate(chosen):
-        own = slice(int(bounds[number]), int(bounds[number + 1]))
-        hits_QK, relevant_Q = _search(rows_ND, labels_N, own, depth=max(depths), distance=distance)
+    for video, own, nearest_QK in _nearest_in_others(chosen, depth=max(depths), distance=distance):
+        hits_QK = labels_N[nearest_QK] == labels_N[own, None]
+        relevant_Q = np.bincount(np.delete(labels_N, own), minlength=int(labels_N.max()) + 1)[labels_N[own]]
         num_unanswerable += int((relevant_Q == 0).sum())
         chance = float(relevant_Q.mean() / (len(labels_N) - len(video)))
         found[_own_name(video.name, found)] = {**_scores(hits_QK, relevant_Q, depths), "chance": chance}
@@ -90,32 +88,23 @@ def time_retrieval(
     if len(videos) < 2:
         raise ValueError("time retrieval: the rows of a video are searched in other videos, of which there are none.")
     chosen = [video.every(stride) for video in videos]
-    rows_ND = np.concatenate([video.rows for video in chosen])
     place_N = np.concatenate([np.arange(len(video)) / max(1, len(video) - 1) for video in chosen])
-    bounds = np.cumsum([0, *map(len, chosen)])
     found: list[dict[str, float | None]] = []
-    for number, video in enumerate(chosen):
-        own = slice(int(bounds[number]), int(bounds[number + 1]))
-        depth = min(max(depths), len(rows_ND) - len(video))
-        errors, blind = [], []
-        for start, distances in distance_chunks(video.rows, rows_ND, distance=distance):
-            distances[:, own] = np.inf
-            places = place_N[own][start : start + len(distances), None]
-            nearest = np.stack([nearest_stable(row, depth) for row in distances])
-            errors.append(np.abs(place_N[nearest] - places))
-            blind.append(np.abs(np.delete(place_N, own) - places).mean(axis=1))
-        error_QK = np.concatenate(errors)
+    for video, own, nearest_QK in _nearest_in_others(chosen, depth=max(depths), distance=distance):
+        error_QK = np.abs(place_N[nearest_QK] - place_N[own, None])
+        other_places = np.delete(place_N, own)
+        blind_Q = [np.abs(other_places - place).mean() for place in place_N[own]]
         seconds = None if video.seconds is None else float(video.seconds[-1] - video.seconds[0])
-        means = {k: float(error_QK[:, : min(k, depth)].mean()) for k in depths}
+        means = {k: float(error_QK[:, :k].mean()) for k in depths}
         found.append(
             {f"time_error@{k}": mean for k, mean in means.items()}
             | {f"time_error_seconds@{k}": None if seconds is None else seconds * mean for k, mean in means.items()}
-            | {"chance": float(np.concatenate(blind).mean())}
+            | {"chance": float(np.mean(blind_Q))}
         )
     values = {name: [each[name] for each in found] for name in found[0]}
     return {
         **{name: None if None in numbers else _mean(numbers) for name, numbers in values.items()},
-        "num_queries": len(rows_ND),
+        "num_queries": len(place_N),
     }
 
 
@@ -154,20 +143,18 @@ def _own_name(name: str, taken: Collection[str]) -> str:
     return name if name not in taken else f"{name} ({len(taken)})"
 
 
-def _search(
-    rows_ND: Floats, labels_N: Integers, own: slice, *, depth: int, distance: str
-) -> tuple[npt.NDArray[np.bool_], Integers]:
-    """Whether each of the nearest rows outside ``own`` has the query's label (Q, K), how many there have it (Q,)."""
-    queries_QD, labels_Q = rows_ND[own], labels_N[own]
-    other_labels = np.delete(labels_N, own)
-    number_of = np.bincount(other_labels, minlength=int(labels_N.max()) + 1)
-    depth = min(depth, len(other_labels))
-    hits = []
-    for start, distances in distance_chunks(queries_QD, rows_ND, distance=distance):
-        distances[:, own] = np.inf
-        nearest = np.stack([nearest_stable(row, depth) for row in distances])
-        hits.append(labels_N[nearest] == labels_Q[start : start + len(distances), None])
-    return np.concatenate(hits), number_of[labels_Q]
+def _nearest_in_others(
+    videos: Sequence[EmbeddedVideo], *, depth: int, distance: str
+) -> Iterator[tuple[EmbeddedVideo, slice, Integers]]:
+    """Of each video: its rows among those of all, and the nearest rows of the others (Q, K); fewer where there are."""
+    rows_ND = np.concatenate([video.rows for video in videos])
+    bounds = np.cumsum([0, *map(len, videos)]).tolist()
+    for video, own in zip(videos, map(slice, bounds, bounds[1:]), strict=False):
+        nearest: list[Integers] = []
+        for _, distances in distance_chunks(video.rows, rows_ND, distance=distance):
+            distances[:, own] = np.inf
+            nearest += [nearest_stable(row, min(depth, len(rows_ND) - len(video))) for row in distances]
+        yield video, own, np.stack(nearest)
 
 
 def nearest_stable(distances_N: Floats, depth: int) -> Integers:

@@ -7,7 +7,7 @@ Shape letters: Q and N rows of two videos, D size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
 
@@ -56,7 +56,14 @@ def kendalls_tau(
     sampled = [
         video.every(stride) if stride_seconds is None else video.every_seconds(stride_seconds) for video in videos
     ]
-    pairs = list(_pairs(sampled, distance))
+    pairs: list[dict[str, Any]] = [
+        {
+            "query": query.name,
+            "key": key.name,
+            "tau": tau_of_nearest(nearest_rows(query.rows, key.rows, distance=distance)),
+        }
+        for query, key in permutations(sampled, 2)
+    ]
     taus = [pair["tau"] for pair in pairs if pair["tau"] is not None]
     return {
         "kendalls_tau": math.fsum(taus) / len(taus) if taus else None,
@@ -65,9 +72,3 @@ def kendalls_tau(
         "num_undefined": len(pairs) - len(taus),
         "pairs": pairs,
     }
-
-
-def _pairs(videos: Sequence[EmbeddedVideo], distance: str) -> Iterator[dict[str, Any]]:
-    for query, key in permutations(videos, 2):
-        nearest_Q = nearest_rows(query.rows, key.rows, distance=distance)
-        yield {"query": query.name, "key": key.name, "tau": tau_of_nearest(nearest_Q)}

@@ -71,9 +71,10 @@ def phase_progression(
     targets = {id(video): _targets(video, num_classes, compat) for video in known}
     tested = [video for video in validation if video.has_labels]
     test_ND, test_NE = _joined(tested, [_targets(video, num_classes, compat) for video in tested])
-    units = [(len(video), _seconds_per_row(video)) for video in tested for _ in range(_num_labelled(video))]
-    rows_N = np.array([length for length, _ in units], np.float64)
-    seconds_N = np.array([each for _, each in units]) * rows_N  # NaN where a video has no times
+    counts = [int((video.label_of_rows != UNKNOWN).sum()) for video in tested]
+    rows_N = np.repeat([float(len(video)) for video in tested], counts)
+    # NaN where a video has no times.
+    seconds_N = rows_N * np.repeat(np.array([video.seconds_per_row for video in tested], np.float64), counts)
 
     def measure(chosen: list[EmbeddedVideo], _seed: int) -> dict[str, float | None]:
         rows_ND, target_NE = _joined(chosen, [targets[id(video)] for video in chosen])
@@ -105,14 +106,6 @@ def _targets(video: EmbeddedVideo, num_classes: int, compat: bool) -> Floats:
 def _joined(videos: Sequence[EmbeddedVideo], targets: Sequence[Floats]) -> tuple[Floats, Floats]:
     rows_ND: Floats = np.concatenate([video.labelled().rows for video in videos])
     return rows_ND, np.concatenate(targets)
-
-
-def _num_labelled(video: EmbeddedVideo) -> int:
-    return int((video.label_of_rows != UNKNOWN).sum())
-
-
-def _seconds_per_row(video: EmbeddedVideo) -> float:
-    return np.nan if video.seconds_per_row is None else video.seconds_per_row
 
 
 def _one_phase(

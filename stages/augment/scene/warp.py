@@ -30,7 +30,9 @@ def crop_matrices(crops: Crops, *, height: int, width: int) -> Matrices:
 
 def zoom_matrices(scales_T: FloatArray, *, height: int, width: int) -> Matrices:
     """Of frames enlarged and cut down to their middle, whole pixels, (T, 3, 3)."""
-    offsets = [[_middle(side, scale) for side in (height, width)] for scale in scales_T.tolist()]
+    offsets = [
+        [round((math.floor(side * scale) - side) / 2) for side in (height, width)] for scale in scales_T.tolist()
+    ]
     return _scaled(1 / scales_T[:, None].repeat(2, axis=1), np.array(offsets))
 
 
@@ -97,7 +99,3 @@ def _scaled(scales_T2: FloatArray, offsets_T2: npt.NDArray[np.int64]) -> Matrice
         matrices[:, place, place] = scales_T2[:, axis]
         matrices[:, place, 2] = scales_T2[:, axis] * offsets_T2[:, axis]
     return matrices
-
-
-def _middle(side: int, scale: float) -> int:
-    return round((math.floor(side * scale) - side) / 2)

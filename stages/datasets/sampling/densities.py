@@ -76,14 +76,6 @@ def rows_at(times_seconds: npt.ArrayLike, start_seconds: FloatArray) -> IntArray
     return rows
 
 
-def _uniform(row: FloatArray, _events: FloatArray, _how: EventSettings) -> FloatArray:
-    return np.ones_like(row)
-
-
-def _gaussian(row: FloatArray, events: FloatArray, how: EventSettings) -> FloatArray:
-    return _normal(row, events, how.sigma_rows)
-
-
 def _bimodal(row: FloatArray, events: FloatArray, how: EventSettings) -> FloatArray:
     centres = np.concatenate([events - how.separation_rows, events + how.separation_rows])
     return _normal(row, centres, how.sigma_rows)
@@ -107,8 +99,8 @@ def _normal(row: FloatArray, centres: FloatArray, sigma: float) -> FloatArray:
 
 
 DENSITIES: dict[str, Callable[[FloatArray, FloatArray, EventSettings], FloatArray]] = {
-    "uniform": _uniform,
-    "gaussian": _gaussian,
+    "uniform": lambda row, _events, _how: np.ones_like(row),
+    "gaussian": lambda row, events, how: _normal(row, events, how.sigma_rows),
     "bimodal": _bimodal,
     "poisson": _poisson,
 }

@@ -10,8 +10,8 @@ events        equal share for every video, within it the density around its even
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -77,23 +77,6 @@ class EpochSampler:
 IN_ORDER = EpochSampler()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """The N windows that are drawn from, and what is known of them."""
-
-    windows: Windows  # of every start, or some of them
-    num_rows: Sequence[int]  # of each video
-    shape: WindowShape
-    targets: npt.NDArray[np.generic]  # (N, ...) as `balanced_weights` takes them
-    events: Sequence[Sequence[float]] = ()  # rows of each video's events
-    density: EventSettings = field(default_factory=EventSettings)
-
-
-def sampling_weights(name: str, candidates: Candidates) -> FloatArray | None:
-    """Weights (N,) for `EpochSampler`, by a name of the table above; None where each window is taken once."""
-    return SAMPLINGS[name](candidates)
-
-
 def per_video_weights(windows: Windows) -> FloatArray:
     """The same share for every video that has windows, and for every window of a video; (N,), summing to 1."""
     return balanced_weights(windows.video)
@@ -153,14 +136,3 @@ def _label_shares(targets: npt.NDArray[np.generic]) -> FloatArray:
     counts = np.column_stack([labels, labels.sum(axis=1) == 0])
     shares: FloatArray = (counts / np.maximum(counts.sum(axis=0), 1e-300)).sum(axis=1)
     return shares
-
-
-SAMPLINGS: dict[str, Callable[[Candidates], FloatArray | None]] = {
-    "all": lambda _: None,
-    "random": lambda _: None,
-    "per_video": lambda given: per_video_weights(given.windows),
-    "balanced": lambda given: balanced_weights(given.targets),
-    "events": lambda given: event_weights(
-        given.windows, given.num_rows, given.shape, events=given.events, how=given.density
-    ),
-}

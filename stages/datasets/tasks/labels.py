@@ -2,6 +2,12 @@
 
 UNKNOWN (-1) means that nothing is known; such windows are not trained on, and metrics leave them out. The set of labels
 of a video without any annotation is known, as empty, only where the pipeline names a background class.
+
+    state of a component    0 0 1 1 0 0 1        changes      . . x . x . x
+    window                    [- - - - )         any: changed     net_change: none
+
+Source of changes: STORM-PSR (A3.6 of the domain reference). Shape letters: R rows of a state table, K classes or
+components, N windows.
 """
 
 from __future__ import annotations
@@ -14,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reelwright.stages.datasets.changes import step_changes, window_changes
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
@@ -53,6 +58,45 @@ def label_sets(annotation: Annotation, reach: Spans, labels: LabelSpace) -> npt.
     found = [part(annotation, reach, len(labels.classes)) for part in parts]
     merge = np.logical_xor if labels.of_window == "net_change" else np.logical_or
     return np.asarray(merge.reduce(found), dtype=np.float32)
+
+
+MODES = ("net_change", "any")
+
+
+def step_changes(
+    steps: Sequence[tuple[float, int]], *, num_classes: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Completed steps (time, class), as an annotation has them, as changes: times (R,) ascending and changes (R, K)."""
+    ordered = sorted(steps)
+    changes = np.zeros((len(ordered), num_classes), dtype=np.int64)
+    changes[np.arange(len(ordered)), [step for _, step in ordered]] = 1
+    return np.array([time for time, _ in ordered], dtype=np.float64), changes
+
+
+def window_changes(
+    times: npt.ArrayLike,
+    changes_RK: npt.NDArray[np.int64],
+    *,
+    start: npt.ArrayLike,
+    stop: npt.ArrayLike,
+    mode: str = "net_change",
+) -> npt.NDArray[np.float32]:
+    """Which components changed in the half-open windows [start, stop), float32 (N, K) of 0 and 1.
+
+    `times` (R,) ascending, in the unit of `start` and `stop` (N,); a change counts where it is exactly 1.
+    net_change: changed an odd number of times, so that first and last state differ; any: changed at all.
+    Raises ValueError for an unknown mode or times that are not in order.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode {mode!r} is not known; allowed: {', '.join(MODES)}.")
+    when = np.asarray(times, dtype=np.float64)
+    if (np.diff(when) < 0).any():
+        raise ValueError("times of changes must be in ascending order; sort the state table by time.")
+    total_RK = np.concatenate([np.zeros((1, changes_RK.shape[1]), dtype=np.int64), np.cumsum(changes_RK == 1, axis=0)])
+    first, last = (np.searchsorted(when, np.atleast_1d(np.asarray(bound, dtype=np.float64))) for bound in (start, stop))
+    counts_NK = total_RK[np.maximum(last, first)] - total_RK[first]
+    labels: npt.NDArray[np.float32] = (counts_NK % 2 if mode == "net_change" else counts_NK > 0).astype(np.float32)
+    return labels
 
 
 def _own_labels(annotation: Annotation, reach: Spans, num_classes: int) -> Sets:

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from reelwright.models.blocks.heads import Head
 from reelwright.models.blocks.mixing import mix_targets, window_share
-from reelwright.models.losses.classification import balanced_class_weights
-from reelwright.models.losses.soft_targets import soft_targets
+from reelwright.models.losses.classification import balanced_class_weights, soft_targets
 from reelwright.models.metrics.classification import classification_metrics
 from reelwright.stages.base.registry import load
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape, window_rows

@@ -67,7 +67,7 @@ def by_names(names: Iterable[str]) -> Series:
     ordered, notes = ordered or everything, _left_out(thumbnails, "thumbnails")
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in ordered:
-        groups[_pattern(name)].append(name)
+        groups[tuple(_parts(name)[::2])].append(name)  # by what a name is without its numbers and its ending
     main = max(groups.values(), key=len, default=[])
     others = [name for group in groups.values() for name in group if group is not main]
     rivals = [group for pattern, group in groups.items() if group is not main and len(group) > 1 and len(pattern) > 1]
@@ -85,11 +85,6 @@ def natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if place % 2 else (1, part.lower()) for place, part in enumerate(parts) if part]
 
 
-def _pattern(name: str) -> tuple[str, ...]:
-    """What a name is without its numbers and its ending."""
-    return tuple(_parts(name)[::2])
-
-
 def _parts(name: str) -> list[str]:
     """The name without its ending, cut at its numbers: text, number, text, ..., text."""
     return _DIGITS.split((name.rpartition(".")[0] or name).lower())
@@ -105,15 +100,15 @@ def _numbered(names: Sequence[str]) -> list[tuple[int, str]] | str | None:
             return f"{name} and {other} have the same number. Remove one of them, or name one kind with image_tmpl"
     if len(rows) == 1:
         return [(rows[0][0][-1], rows[0][1])]
-    columns = [column for column in zip(*(values for values, _ in rows), strict=True) if _ascends(column)]
+    columns = [
+        column
+        for column in zip(*(values for values, _ in rows), strict=True)
+        if all(before < after for before, after in itertools.pairwise(column))
+    ]
     steps = {tuple(after - before for before, after in itertools.pairwise(column)) for column in columns}
     if len(steps) != 1:  # none, or several that disagree: a frame number and a time, for instance
         return None
     return list(zip(columns[-1], (name for _, name in rows), strict=True))
-
-
-def _ascends(column: Sequence[int]) -> bool:
-    return all(before < after for before, after in itertools.pairwise(column))
 
 
 def _overlap(numbered: Sequence[tuple[int, str]] | None, rivals: Iterable[Sequence[str]]) -> str:
@@ -134,8 +129,8 @@ def _evenly(ordered: Sequence[str], notes: tuple[str, ...], *, problem: str) -> 
         f"The names of the images ({_some(ordered)}) have no one number that counts up: they are taken in natural "
         "order, evenly spaced; image_tmpl says which number counts."
     )
-    said = (note,) if len(ordered) > 1 and not problem else ()
-    return Series(names=tuple(ordered), numbers=tuple(range(len(ordered))), notes=(*said, *notes), problem=problem)
+    own = (note,) if len(ordered) > 1 and not problem else ()
+    return Series(names=tuple(ordered), numbers=tuple(range(len(ordered))), notes=(*own, *notes), problem=problem)
 
 
 def _series(numbered: Sequence[tuple[int, str]], start: int | None, notes: tuple[str, ...]) -> Series:

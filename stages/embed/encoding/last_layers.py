@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from reelwright.models.blocks.weights import load_weights
 from reelwright.models.encoders.base import Encoder
-from reelwright.models.systems.carl_backbone import SplitResnet
+from reelwright.models.systems.carl_embedders import SplitResnet
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS, FrameModelOptions
 from reelwright.stages.embed.encoding.weight_files import read_weights
+from reelwright.storage.results.runs import RunFolder
 
 POOLED = "pooled"
 _PREFIX = "temporal.backbone."  # of the layers in a finetune run
@@ -35,11 +35,10 @@ class LastLayers:
     @classmethod
     def of(cls, folder: Path, outputs: Sequence[str]) -> LastLayers | None:
         """Those that ``outputs`` are of; None where the run has none, or only the encoder's own are asked for."""
-        values = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        model = values.get("model") if isinstance(values, dict) else None
+        values = RunFolder(folder).config()
+        model = values.get("model")
         if POOLED not in outputs or model is None or model["options"].get("source") != "maps":
             return None
-        assert isinstance(values, dict)
         if model["name"] == "conv":  # whose convolutions see maps of several frames
             return None
         return cls(folder, FRAME_MODEL_OPTIONS[model["name"]](**model["options"]), str(values["output"]))

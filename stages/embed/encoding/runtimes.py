@@ -176,7 +176,11 @@ def fastest(
             best, least = name, seconds
     if tried:
         write_json(path, {name: asdict(entry) for name, entry in known.items()})
-        note(f"runtimes measured: {', '.join(f'{name} {_said(entry)}' for name, entry in known.items())}")
+        texts = (
+            f"{name} refused ({entry.refused})" if entry.refused else f"{name} {entry.speedup:.2f} times eager"
+            for name, entry in known.items()
+        )
+        note(f"runtimes measured: {', '.join(texts)}")
     if best == EAGER:
         return None
     try:
@@ -241,10 +245,6 @@ def _measured(
         seconds=round(runtime.seconds, 1),
         eager_seconds=round(min(ours for ours, _ in pairs), 4),
     )
-
-
-def _said(entry: Measured) -> str:
-    return f"refused ({entry.refused})" if entry.refused else f"{entry.speedup:.2f} times eager"
 
 
 def _timed(call: Call, x: Tensor, streams: Streams) -> float:

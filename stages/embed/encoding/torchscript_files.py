@@ -65,16 +65,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             f"weights {path.name!r} hold more than modules and tensors, and nothing was loaded ({error}). Save the "
             "state dict alone, best with safetensors.torch.save_file."
         ) from error
-    except (
-        *_DAMAGED,
-        pickle.UnpicklingError,
-        struct.error,
-        EOFError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except (*_DAMAGED, pickle.UnpicklingError, struct.error, EOFError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"weights {path.name!r} are no readable TorchScript archive: {error}.") from error
 
 

@@ -17,13 +17,8 @@ from reelwright.stages.embed.encoding.torchscript_files import is_torchscript, r
 from reelwright.storage.errors import InputError
 from reelwright.storage.ledger.digest_cache import Snapshot
 
-NESTED_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "module",
-)  # under which training code commonly saves weights
+# Under which training code commonly saves weights.
+NESTED_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -6,9 +6,10 @@ process, and nothing is looked at twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,12 @@ from torch import Tensor
 
 from reelwright.models.contracts import mark_unpadded
 from reelwright.stages.base.devices import Upload
-from reelwright.stages.fit.processes.world import ALONE, Share
+from reelwright.stages.embed.threads import read_ahead
+from reelwright.stages.fit.processes.world import ALONE, World
 
 IntArray = npt.NDArray[np.int64]
+
+BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -91,28 +95,39 @@ class Batches(Protocol):
         """The batches of an epoch (0, 1, ...) from batch ``first`` on; the same ones whenever asked."""
 
 
+def read_early(read: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
+    """An `epoch` of Batches that reads the next batches while one is in use."""
+
+    @functools.wraps(read)
+    def early(self: Any, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        with read_ahead(read(self, epoch, first=first), depth=BATCHES_AHEAD) as batches:
+            yield from batches
+
+    return early
+
+
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """How an epoch's items become batches, and which share of each this process takes."""
 
-    batch_size: int
-    share: Share = ALONE
+    batch_size: int  # over all processes
+    world: World = ALONE
     drop_last: bool = False
 
-    def num_items(self, drawn: int) -> int:
+    def num_kept(self, drawn: int) -> int:
         """Items of an epoch that draws so many."""
         return drawn - drawn % self.batch_size if self.drop_last else drawn
 
-    def num_batches(self, drawn: int) -> int:
+    def num_parts(self, drawn: int) -> int:
         """Batches of such an epoch; the last may be smaller."""
-        return -(-self.num_items(drawn) // self.batch_size)
+        return -(-self.num_kept(drawn) // self.batch_size)
 
     def parts(self, order: IntArray, *, first: int = 0) -> Iterator[tuple[IntArray, int, bool]]:
         """Of every batch from ``first`` on: this process's items, items over all processes, and whether its own count.
 
         Where there are fewer items than processes, a process without any takes the first as a stand-in.
         """
-        for start in range(first * self.batch_size, self.num_items(len(order)), self.batch_size):
+        for start in range(first * self.batch_size, self.num_kept(len(order)), self.batch_size):
             whole = order[start : start + self.batch_size]
-            part = self.share.of(whole)
+            part = self.world.share(whole)
             yield (part if len(part) else whole[:1]), len(whole), bool(len(part))

@@ -45,8 +45,8 @@ class Checkpoint:
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors by name in one step. Raises StoreError when it cannot be done; what was there stays."""
-    held = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    _writing(path, lambda temporary: save_file(held, temporary, metadata={"format": "pt"}))
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    _writing(path, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
 
 
 def save_weights(path: Path, module: nn.Module) -> None:

@@ -50,7 +50,8 @@ def refuse(
     Where that was found out late, on a GPU, the update was made, and its gradients are gone.
     """
     inputs = [text for texts in world.gather(_bad_inputs(batches)) for text in texts]
-    items = [text for texts in world.gather(_named(batches)) for text in texts]
+    named = [text for batch in batches if batch.about is not None and batch.is_counted for text in batch.about()]
+    items = [text for texts in world.gather(named) for text in texts]
     if inputs:
         looked_at = f"inputs that are not finite: {_some(inputs)}. Run embed again for these"
     elif items:
@@ -84,10 +85,6 @@ def _largest(module: nn.Module) -> str:
             finite = torch.nan_to_num(parameter.grad.detach().float(), nan=0.0, posinf=0.0, neginf=0.0)
             found.append((float(finite.abs().max()), name))
     return ", ".join(f"{name} {value:.3g}" for value, name in sorted(found, reverse=True)[:_LISTED])
-
-
-def _named(batches: Sequence[Batch]) -> list[str]:
-    return [text for batch in batches if batch.about is not None and batch.is_counted for text in batch.about()]
 
 
 def _bad_inputs(batches: Sequence[Batch]) -> list[str]:

@@ -152,7 +152,7 @@ def open_loggers(
     return [LOGGERS[name](run, first_epoch=first_epoch, about=about, note=note) for name in ("tensorboard", *names)]
 
 
-def tell(loggers: Iterable[Logger], what: str, function: Callable[[Logger], None], *, note: Note) -> None:
+def notify(loggers: Iterable[Logger], what: str, function: Callable[[Logger], None], *, note: Note) -> None:
     """Call ``function`` of every logger; where one fails for reasons of its own, ``note`` says so and all go on."""
     for logger in loggers:
         try:
@@ -170,12 +170,9 @@ def run_name(about: Mapping[str, Any]) -> str:
         "batch": about.get("batch_size"),
         "seed": about.get("seed"),
     }
-    shown = [f"{word} {_shown(value)}".strip() for word, value in parts.items() if value is not None]
+    given = {word: value for word, value in parts.items() if value is not None}
+    shown = [f"{word} {f'{value:g}' if isinstance(value, float) else value}".strip() for word, value in given.items()]
     return f"{about.get('node', 'train')}: {', '.join(shown)}" if shown else str(about.get("node", "train"))
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _tags(about: Mapping[str, Any]) -> dict[str, str]:

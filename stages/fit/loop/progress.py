@@ -95,8 +95,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 def line(record: Mapping[str, Any], *, epochs: int, metric: str) -> str:
     """A line of the log for an epoch."""
     value = record.get(f"val_{metric}")
-    judged = "" if value is None else f", val {metric} {value:.4f}"
+    measured = "" if value is None else f", val {metric} {value:.4f}"
     updates = record["updates_per_second"]
     speed = f", {record['items_per_second']:,.0f} items/s ({updates:{',.0f' if updates >= 100 else '.3g'}} updates/s)"
     memory = f", {record['peak_memory_bytes'] / (1 << 20):,.0f} MiB"
-    return f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}{judged}{speed}{memory}"
+    return f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.4f}{measured}{speed}{memory}"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from reelwright.models.blocks.ema import ModelEma
 from reelwright.models.metrics.metric import metric_named
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.checkpoints import Checkpoint, load_last, save_last, save_state
 from reelwright.stages.fit.loop.progress import Progress, TrainerSettings
-from reelwright.stages.fit.loop.streams import own_stream, take_stream
 from reelwright.stages.fit.loop.updates import Updater
+from reelwright.stages.fit.processes.world import World
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import remove
 from reelwright.storage.results.runs import RunFolder
@@ -128,3 +131,37 @@ class Saver:
                 f"gone ({file}), or it is of an older release. Remove it to train from the beginning."
             )
         return progress
+
+
+Stream = tuple[Tensor, Tensor | None]  # torch's state on the CPU and on the GPU
+
+_DISTANCE = 1_000_003  # between the seeds of two processes
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device, world: World) -> Iterator[None]:
+    """Torch's global random state from the seed while the block runs; as it was afterwards.
+
+    A single process, and the first of several, start at the seed itself.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed + _DISTANCE * world.rank)
+        yield
+
+
+def own_stream(device: torch.device) -> Stream:
+    """Where the random numbers of this process stand."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def take_stream(streams: Sequence[Stream], device: torch.device, world: World, *, seed: int) -> bool:
+    """Go on where this process stood; with another number of processes, a new stream from ``seed``, and False."""
+    if len(streams) != world.size:
+        torch.manual_seed(seed + _DISTANCE * (world.rank + world.size))
+        return False
+    on_cpu, on_gpu = streams[world.rank]
+    torch.set_rng_state(on_cpu)
+    if on_gpu is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(on_gpu, device)
+    return True

@@ -26,13 +26,12 @@ from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import load_weights
 from reelwright.stages.fit.loop.finite import room_for
-from reelwright.stages.fit.loop.loggers import Logger, open_loggers, tell
+from reelwright.stages.fit.loop.loggers import Logger, notify, open_loggers
 from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
-from reelwright.stages.fit.loop.saving import Saver
-from reelwright.stages.fit.loop.streams import seeded
+from reelwright.stages.fit.loop.saving import Saver, seeded
 from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Step, Updater
 from reelwright.stages.fit.processes.stopping import StopRequests
-from reelwright.stages.fit.processes.world import World
+from reelwright.stages.fit.processes.world import ALONE, World
 from reelwright.stages.objectives.contract import Objective
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import write_text
@@ -57,12 +56,11 @@ class Trainer:
         settings: TrainerSettings,
         folder: RunFolder,
         reporter: Reporter,
-        world: World | None = None,
+        world: World = ALONE,
         prepare: Prepare | None = None,
     ) -> None:
         self.module, self.settings, self.folder, self.reporter = module, settings, folder, reporter
-        self.world = world or World()
-        self.optimizer = optimizer
+        self.world, self.optimizer = world, optimizer
         self.updater = Updater(
             module,
             optimizer=optimizer,
@@ -109,7 +107,7 @@ class Trainer:
                 while not self._is_finished():
                     self._train_epoch(batches, stop, evaluate)
                     self._end_epoch(evaluate, loggers)
-        self._tell_profile()
+        self._write_profile()
         self.world.wait()
         load_weights(self.saver.best(self.progress), self.module)
         return self.progress
@@ -183,7 +181,7 @@ class Trainer:
 
     def _interrupt(self, stop: StopRequests) -> None:
         self.saver.checkpoint(self.progress)
-        self._tell_profile()
+        self._write_profile()
         why = "the time limit is reached" if stop.is_late else "asked to stop"
         raise Interrupted(
             f"{why} after update {self.progress.update} (epoch {self.progress.epoch + 1}); "
@@ -200,7 +198,7 @@ class Trainer:
             record |= self._evaluated(evaluate, epoch=progress.epoch)
         progress.records.append(record)
         if self.world.is_main:
-            self._tell(record, loggers)
+            self._write_record(record, loggers)
         progress.start_epoch()
         if evaluate is None and self._is_finished():
             self.saver.save(self.saver.best(progress))
@@ -246,11 +244,11 @@ class Trainer:
             **self.speed.values(self.device),
         }
 
-    def _tell(self, record: dict[str, Any], loggers: list[Logger]) -> None:
+    def _write_record(self, record: dict[str, Any], loggers: list[Logger]) -> None:
         try:
             self.folder.add_metrics(record)
             epoch, note = self.progress.epoch, self.reporter.note
-            tell(loggers, f"epoch {epoch}", lambda logger: logger.log(record, epoch), note=note)
+            notify(loggers, f"epoch {epoch}", lambda logger: logger.log(record, epoch), note=note)
         except OSError as error:
             raise StoreError(
                 f"the metrics in {self.folder.path} cannot be written ({error}); the last checkpoint is intact. Make "
@@ -276,7 +274,7 @@ class Trainer:
             yield loggers
         finally:
             final = self._final() if self._is_finished() else {}
-            tell(loggers, "the end", lambda logger: logger.close(final), note=self.reporter.note)
+            notify(loggers, "the end", lambda logger: logger.close(final), note=self.reporter.note)
 
     def _final(self) -> dict[str, float]:
         """How it ended, for loggers: the last loss, and of what was evaluated the best value, and when that was."""
@@ -285,7 +283,7 @@ class Trainer:
         best = {} if progress.best is None else {f"best_val_{self.settings.metric}": progress.best}
         return {"epochs": progress.epoch, **loss, **best, "best_epoch": progress.best_epoch}
 
-    def _tell_profile(self) -> None:
+    def _write_profile(self) -> None:
         if self.settings.profile and self.world.is_main and self.updater.clock.num_updates:
             table = self.updater.clock.table()
             write_text(self.folder.profile, table + "\n")

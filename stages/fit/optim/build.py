@@ -43,7 +43,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer over parameter groups, in its fused form where torch has one and the settings do not forbid it.
 
-    ``note`` is told where a fused form was asked for, or torch seemed to have one, and there is none. Raises
+    ``note`` hears where a fused form was asked for, or torch seemed to have one, and there is none. Raises
     ConfigError for values or options it refuses, and where a package is missing.
     """
     options: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Which optimizers there are and which options each takes: timm's names, as text, so that a slip is told at once.
+"""Which optimizers there are and which options each takes: timm's names, as text, so that a slip is reported at once.
 
 A test compares the table with timm's own registry. Options of speed alone (foreach, capturable) are not listed:
 the fastest form is chosen where there is one (`optimizer.fused`).

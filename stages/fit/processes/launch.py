@@ -121,13 +121,13 @@ def _watch(processes: list[_Process], reporter: Reporter, stop: StopRequests, *,
     readers = [threading.Thread(target=_read, args=(process, events), daemon=True) for process in processes]
     for reader in readers:
         reader.start()
-    is_told, until = False, None
+    is_sent, until = False, None
     while any(reader.is_alive() for reader in readers) or not events.empty():
         check_held(store.root / "runs")
         with contextlib.suppress(queue.Empty):
             _take(*events.get(timeout=_POLL_SECONDS), reporter)
-        if stop.is_stopping and not is_told:
-            is_told = True
+        if stop.is_stopping and not is_sent:
+            is_sent = True
             for process in processes:
                 process.popen.terminate()
         codes = [process.popen.poll() for process in processes]

@@ -29,23 +29,6 @@ TIMEOUT = dt.timedelta(hours=1)  # of one exchange, as while one reads the embed
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of every batch that one process takes: contiguous, the first ones get one more where it is uneven."""
-
-    rank: int = 0
-    size: int = 1
-
-    def of(self, items: npt.NDArray[T]) -> npt.NDArray[T]:
-        """The part of ``items`` that is this process's; empty where there are fewer items than processes."""
-        whole, more = divmod(len(items), self.size)
-        start = self.rank * whole + min(self.rank, more)
-        return items[start : start + whole + (self.rank < more)]
-
-
-ALONE = Share()
-
-
-@dataclass(frozen=True)
 class World:
     """One process among ``size`` that train together; a single one needs no exchange."""
 
@@ -58,10 +41,14 @@ class World:
         """Whether this is the one process that writes and reports."""
         return self.rank == 0
 
-    @property
-    def share(self) -> Share:
-        """Its part of every batch."""
-        return Share(self.rank, self.size)
+    def share(self, items: npt.NDArray[T]) -> npt.NDArray[T]:
+        """The part of ``items``, as of a batch, that this process takes; empty where there are fewer than processes.
+
+        Parts are contiguous, and the first ones get one more where it is uneven.
+        """
+        whole, more = divmod(len(items), self.size)
+        start = self.rank * whole + min(self.rank, more)
+        return items[start : start + whole + (self.rank < more)]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
@@ -83,6 +70,9 @@ class World:
             self.gather(None)
 
 
+ALONE = World()
+
+
 def wanted_size() -> int:
     """How many processes the environment says there are; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
@@ -102,7 +92,7 @@ def joined(*, use_gpu: bool) -> Iterator[World]:
     """
     size = wanted_size()
     if size == 1:
-        yield World()
+        yield ALONE
         return
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if use_gpu:

@@ -50,11 +50,6 @@ class Game:
     num_iterations: int
     num_skipped: int
 
-    @property
-    def points_per_frame(self) -> int:
-        """How many points are drawn in a frame."""
-        return self.num_points * (self.num_iterations - self.num_skipped)
-
 
 @dataclass(frozen=True)
 class _Steps:

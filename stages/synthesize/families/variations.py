@@ -174,10 +174,6 @@ def _tan(x: Points) -> Points:
     return np.asarray(np.sin(x) / np.cos(x))
 
 
-def _sin_tan(x: Points) -> Points:
-    return np.asarray(np.sin(_tan(x)))
-
-
 VARIATIONS: dict[int, Variation] = {
     0: Variation("linear", lambda x, y: (x, y)),
     1: Variation("sinusoidal", lambda x, y: (np.sin(x), np.sin(y))),

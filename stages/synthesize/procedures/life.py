@@ -190,7 +190,7 @@ class _Life:
 def _second_hand(rng: np.random.Generator, legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
     """Legs of a hand that steadies the assembly while the first one works there, and is out of sight else."""
     busy: list[tuple[float, float, Point]] = []
-    for leg in (leg for leg in legs if _is_work(leg)):
+    for leg in (leg for leg in legs if leg.phase == CHECK or leg.changes or leg.tool):
         start = leg.start_seconds - _REACH_SECONDS
         if busy and start - busy[-1][1] < _JOIN_SECONDS + _REACH_SECONDS:
             start = busy.pop()[0]
@@ -212,8 +212,3 @@ def _second_hand(rng: np.random.Generator, legs: tuple[Leg, ...]) -> tuple[Leg, 
         move(min(stop + _REACH_SECONDS, legs[-1].stop_seconds), _SECOND_REST)
     move(legs[-1].stop_seconds, where)
     return tuple(found)
-
-
-def _is_work(leg: Leg) -> bool:
-    """Whether the first hand is at the assembly and needs it steadied."""
-    return leg.phase == CHECK or bool(leg.changes) or leg.tool

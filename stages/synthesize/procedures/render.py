@@ -24,8 +24,7 @@ from reelwright.stages.synthesize.procedures.pen import (
     inset,
     shaded,
 )
-from reelwright.stages.synthesize.procedures.scene import SceneState, state_at
-from reelwright.stages.synthesize.procedures.script import Point, Script
+from reelwright.stages.synthesize.procedures.script import Point, SceneState, Script, state_at
 
 SUPERSAMPLING = 2
 TRAY_BOX = (0.02, 0.05, 0.455, 0.82)

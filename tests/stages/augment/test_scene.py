@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reelwright.stages.augment.config import AugmentSettings
+from reelwright.stages.augment.config import AugmentSettings, ViewSettings
 from reelwright.stages.augment.scene.augmentation import EpochSteps, SceneAugmentation
 from reelwright.stages.augment.scene.config import SceneSettings
-from reelwright.stages.augment.stored_views import ViewSettings
 from reelwright.stages.base.config import without_execution
 
 SWITCHES = {

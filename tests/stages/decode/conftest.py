@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,12 +29,10 @@ def write_video(path: Path, *, ticks: list[int], time_base: Fraction = Fraction(
     return path
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_decoders() -> Iterator[None]:
-    """These tests start decoding processes as users do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child, "start_process", forks.start_own_decoder)
-        yield
+@pytest.fixture
+def _own_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding processes start as users have them, for tests of how they start and what they import."""
+    monkeypatch.setattr(child, "start_process", forks.start_own_decoder)
 
 
 @pytest.fixture(scope="session")

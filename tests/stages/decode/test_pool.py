@@ -15,6 +15,7 @@ import pytest
 from reelwright.stages.decode.processes.pool import Message, Task, TaskEnded, WorkerPool
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("_own_decoders")
 
 
 @pytest.fixture(autouse=True)

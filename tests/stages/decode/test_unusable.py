@@ -23,6 +23,8 @@ from tests.stages.decode.test_killed import plan_of
 from tests.stages.decode.test_source import item
 from tests.stages.decode.test_source import work as work_of
 
+own_decoders = pytest.mark.usefixtures("_own_decoders")
+
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +44,7 @@ def shadow(folder: Path, monkeypatch: pytest.MonkeyPatch, package: str, error: s
     monkeypatch.syspath_prepend(str(folder))
 
 
+@own_decoders
 @pytest.mark.parametrize("kind", ["ImportError('libavcodec.so.62: cannot open')", "ModuleNotFoundError('av')"])
 def test_a_backend_that_nobody_can_load_is_no_fault_of_a_video(
     tmp_path: Path, grey_video: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -56,6 +59,7 @@ def test_a_backend_that_nobody_can_load_is_no_fault_of_a_video(
     assert KnownProbes(store.videos).load() == {}
 
 
+@own_decoders
 def test_one_backend_that_cannot_be_loaded_gives_way_to_another(
     tmp_path: Path, grey_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +103,7 @@ def test_a_server_that_refuses_a_task_is_not_taken_for_a_parent_that_is_gone(gre
     assert (outcome.status, outcome.message.count("ConnectionRefusedError: nobody listens")) == ("failed", 2)
 
 
+@own_decoders
 @pytest.mark.parametrize(
     ("program", "match"),
     [
@@ -119,6 +124,7 @@ def test_processes_that_do_not_start(
     assert ItemLedger(Store.at(tmp_path / "store").node("k" * 32)).load() == {}
 
 
+@own_decoders
 def test_a_process_that_is_never_ready(tmp_path: Path, grey_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "python"
     path.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -30,8 +30,7 @@ from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.embed_rows.row_model import load_row_model
 from reelwright.stages.finetune.config import FinetuneConfig
-from reelwright.stages.finetune.module import ClipNetwork
-from reelwright.stages.finetune.networks import load_network
+from reelwright.stages.finetune.module import ClipNetwork, load_network
 from reelwright.stages.finetune.work import run
 from reelwright.stages.fit.init_from import init_weights
 from reelwright.stages.fit.loop.progress import TIMINGS

@@ -13,7 +13,7 @@ from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.datasets.sampling.dense import repeated_views
 from reelwright.stages.decode.geometry import Geometry, apply
-from reelwright.stages.finetune.networks import load_network
+from reelwright.stages.finetune.module import load_network
 from reelwright.stages.finetune.work import run as finetune
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.storage.arrays.frames import FrameStore

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from reelwright.models.blocks.mixing import MixSettings, draw_mix, mix_clips, mix_targets
-from reelwright.models.losses.soft_targets import soft_target_loss, soft_targets
+from reelwright.models.losses.classification import soft_target_loss, soft_targets
 from reelwright.stages.augment.clips import augment
 from reelwright.stages.augment.config import AugmentSettings, ErasingSettings
 from reelwright.stages.augment.erasing import erase

@@ -8,8 +8,7 @@ import torch
 
 from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.datasets.sampling.two_views import ViewSampler
-from reelwright.stages.finetune.clips import ClipReading
-from reelwright.stages.finetune.view_clips import FrameViewBatches
+from reelwright.stages.finetune.clips import ClipReading, FrameViewBatches
 
 COUNTS = [20, 5, 0, 31]
 

@@ -21,7 +21,7 @@ from reelwright.stages.fit.loop.batches import Split
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.processes.launch import _environment
 from reelwright.stages.fit.processes.process import main
-from reelwright.stages.fit.processes.world import Share
+from reelwright.stages.fit.processes.world import World
 from reelwright.stages.train.work import run
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError
 from reelwright.storage.results.runs import RunFolder
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.parametrize(("count", "batch_size"), [(22, 4), (22, 7), (1, 4), (9, 3)])
 def test_shares_are_the_whole_once(size, count, batch_size):
     order = np.arange(count)[::-1].copy()
-    of_all = [list(Split(batch_size=batch_size, share=Share(rank, size)).parts(order)) for rank in range(size)]
+    of_all = [list(Split(batch_size=batch_size, world=World(rank, size)).parts(order)) for rank in range(size)]
     for parts in zip(*of_all, strict=True):
         taken = np.concatenate([part for part, _, is_counted in parts if is_counted])
         assert {num_all for _, num_all, _ in parts} == {len(taken)}
@@ -50,7 +50,7 @@ def test_an_epoch_goes_on_at_any_batch_and_drops_what_does_not_fill_one():
     split = Split(batch_size=4, drop_last=True)
     assert [part.tolist() for part, _, _ in split.parts(order)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert [part.tolist() for part, _, _ in split.parts(order, first=1)] == [[4, 5, 6, 7]]
-    assert (split.num_items(10), split.num_batches(10)) == (8, 2)
+    assert (split.num_kept(10), split.num_parts(10)) == (8, 2)
 
 
 def test_work_survives_json(pulse_toy):

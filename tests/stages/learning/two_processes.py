@@ -23,7 +23,7 @@ from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.optim.build import build_lr_schedule, build_optimizer, parameter_groups
 from reelwright.stages.fit.optim.config import OptimizerSettings, ScheduleSettings
-from reelwright.stages.fit.processes.world import Share, World, joined
+from reelwright.stages.fit.processes.world import World, joined
 from reelwright.stages.fit.validation import evaluate
 from reelwright.stages.objectives.classification import Classification
 from reelwright.stages.objectives.contract import LossParts, Objective
@@ -45,14 +45,14 @@ class Rows:
 
     num_items = NUM_ITEMS
 
-    def __init__(self, *, batch_size, share, poisoned=None):
+    def __init__(self, *, batch_size, world, poisoned=None):
         self.x = torch.randn(NUM_ITEMS, DIM, generator=torch.Generator().manual_seed(7))
         self.y = (self.x[:, 0] > 0).long()
         self.y[::5] = -1
         if poisoned is not None:
             self.x[poisoned, 0] = float("nan")
-        self.split = Split(batch_size=batch_size, share=share)
-        self.num_batches = self.split.num_batches(NUM_ITEMS)
+        self.split = Split(batch_size=batch_size, world=world)
+        self.num_batches = self.split.num_parts(NUM_ITEMS)
 
     def epoch(self, epoch, *, first=0):
         for part, num_all, is_counted in self.split.parts(EpochSampler(seed=3).order(NUM_ITEMS, epoch), first=first):
@@ -103,7 +103,7 @@ def evaluated(world):
     """Batches of 3 out of 22: in the last one only the first process has an item of its own."""
     torch.manual_seed(2)
     model = Net(nn.Linear(DIM, 2)).eval()
-    data, task = Rows(batch_size=3, share=world.share), build_task("last_row", LabelSpace(classes=("a", "b")))
+    data, task = Rows(batch_size=3, world=world), build_task("last_row", LabelSpace(classes=("a", "b")))
     return evaluate(model, data, task=task, objective=Spread(), device=torch.device("cpu"), world=world)
 
 
@@ -130,7 +130,7 @@ def train(folder, world, *, kind, batch_size, accumulate=1, reporter=None, poiso
         world=world,
     )
     trainer.updater.is_late = is_late
-    data = Rows(batch_size=batch_size, share=Share(world.rank, world.size), poisoned=poisoned)
+    data = Rows(batch_size=batch_size, world=world, poisoned=poisoned)
 
     def judge(forward):
         with torch.inference_mode():

@@ -11,9 +11,9 @@ import os
 import torch
 import torch.distributed as dist
 
+from reelwright.stages.objectives.config import SequenceObjectiveSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
-from reelwright.stages.objectives.sequence_settings import SequenceObjectiveSettings
 
 LENGTH, SIZE, CLASSES = 6, 4, 3
 NUM_VIDEOS = 5

@@ -12,10 +12,9 @@ from torch import nn
 
 from reelwright.models.contracts import VideoModel
 from reelwright.models.systems.embedding_head import PREDICTED, VECTOR, ComparisonHeads, SelfSupervisedRows
-from reelwright.stages.objectives.config import ObjectiveSettings
+from reelwright.stages.objectives.config import ObjectiveSettings, SelfSupervisedSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.self_supervised import TARGET, Byol, MoCo, self_supervised_objective
-from reelwright.stages.objectives.self_supervised_settings import SelfSupervisedSettings
 from reelwright.storage.errors import ConfigError
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "self_supervised.json").read_text())

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from reelwright.models.losses.cycle_consistency import CycleConsistency, cycle_consistency_loss
 from reelwright.models.losses.sequence_contrastive import SequenceContrast, sequence_contrastive_loss
+from reelwright.stages.objectives.config import SequenceObjectiveSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
-from reelwright.stages.objectives.sequence_settings import SequenceObjectiveSettings
 from tests.stages.objectives.sequence_processes import NUM_VIDEOS, OBJECTIVES, SPLITS, part_of, whole_batch
 
 SCRIPT, ROOT = Path(__file__).with_name("sequence_processes.py"), Path(__file__).parents[3]

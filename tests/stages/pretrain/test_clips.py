@@ -24,11 +24,11 @@ from reelwright.stages.decode.work import run_items as decode_items
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.fit.loop.progress import TIMINGS
 from reelwright.stages.fit.processes.world import World
-from reelwright.stages.fit.train_context import TrainContext
-from reelwright.stages.pretrain.clip_batches import ClipBatches, ClipVideos
-from reelwright.stages.pretrain.clip_config import ClipPretrainSettings
+from reelwright.stages.fit.setup import TrainContext
+from reelwright.stages.pretrain.batches import ClipBatches, ClipVideos
 from reelwright.stages.pretrain.clip_learning import Scoring, val_clips
 from reelwright.stages.pretrain.config import PretrainConfig
+from reelwright.stages.pretrain.examples_config import ClipPretrainSettings
 from reelwright.stages.pretrain.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, InputError, Interrupted
@@ -281,7 +281,7 @@ def test_classes_of_a_video_are_the_mean_over_its_clips_as_published():
         shape=WindowShape(length=3, short="repeat"),
         clips=ClipPretrainSettings(batch_size=2),
         task=task,
-        place=TrainContext(device=torch.device("cpu"), world=World(), reporter=Notes()),
+        context=TrainContext(device=torch.device("cpu"), world=World(), reporter=Notes()),
     )
     assert scoring(forward)["top1"] == pytest.approx(entry["top1_pct"] / 100, abs=1e-6)
     assert read == [(4, [0, 1, 2]), (4, [2, 3, 4]), (5, [0, 1, 2]), (6, [0, 1, 2]), (6, [2, 3, 4])]

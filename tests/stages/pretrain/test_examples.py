@@ -11,11 +11,11 @@ from reelwright.models.systems.embedding_head import EmbeddingEncoder, Projectio
 from reelwright.stages.augment.resized_crop import CropSettings, build_crop
 from reelwright.stages.datasets.labelled import LabelledVideo
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.pretrain.augment import augment_images
 from reelwright.stages.pretrain.batches import KeyFrameBatches, draw_batch, make_pool
 from reelwright.stages.pretrain.config import PretrainConfig
 from reelwright.stages.pretrain.examples import Examples, find_examples, state_classes
-from reelwright.stages.pretrain.frame_config import BatchSettings, ImageAugmentSettings
+from reelwright.stages.pretrain.examples_config import BatchSettings, ImageAugmentSettings
+from reelwright.stages.pretrain.module import augment_images
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation

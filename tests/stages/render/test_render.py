@@ -18,10 +18,10 @@ from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import InputRef, Work
-from reelwright.stages.render import alignment
+from reelwright.stages.render import rows as of_rows
 from reelwright.stages.render import work as render_work
-from reelwright.stages.render.alignment import film_fps, poster
 from reelwright.stages.render.config import OfPredictions, RenderConfig
+from reelwright.stages.render.rows import film_fps, poster
 from reelwright.stages.render.work import DRAWN, run
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.tables.annotations import Annotation
@@ -125,7 +125,7 @@ def test_what_an_interrupted_run_made_is_kept(copied, monkeypatch):
 
     def written(path, scene, **names):
         made.append(names["query"])
-        return alignment.write_pair(path, scene, **names)
+        return of_rows.write_pair(path, scene, **names)
 
     def broken(path, scene):
         raise OSError("no more")
@@ -227,11 +227,11 @@ def test_rows_without_frames_or_labels(toy):
         add(toy, name, num_rows)
     toy.videos[0]["path"] = "x.npy"
     assert run(work_of(toy), toy.reporter) == {"num_pictures": 4, "num_films": 0, "num_left_out": 4}
-    left = json.loads((toy.store.pictures(KEY) / "pictures.json").read_text(encoding="utf-8"))["left_out"]
+    left = json.loads((toy.store.output("pictures", KEY) / "pictures.json").read_text(encoding="utf-8"))["left_out"]
     gone = "its frames are not stored, and there is no video file any more"
     assert left["retrieval: x"] == f"x: there is a file of features, and no video; y: {gone}"
     assert f"alignment: x and y is left out: {left['alignment: x and y']}" in toy.reporter.notes
-    page = (toy.store.pictures(KEY) / "index.html").read_text(encoding="utf-8")
+    page = (toy.store.output("pictures", KEY) / "index.html").read_text(encoding="utf-8")
     assert "alignment: x and y: x: there is a file of features" in page
 
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reelwright.models.systems.step_states import change_labels
-from reelwright.stages.datasets.changes import step_changes, window_changes
 from reelwright.stages.datasets.sampling.densities import (
     row_density,
     rows_at,
@@ -20,16 +19,14 @@ from reelwright.stages.datasets.sampling.densities import (
     windows_miss_events,
 )
 from reelwright.stages.datasets.sampling.draws import (
-    SAMPLINGS,
-    Candidates,
     EpochSampler,
     balanced_weights,
     event_weights,
     per_video_weights,
-    sampling_weights,
 )
 from reelwright.stages.datasets.sampling.settings import EventSettings
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
+from reelwright.stages.datasets.tasks.labels import step_changes, window_changes
 
 PSR = json.loads((Path(__file__).parents[2] / "data" / "sampling_vectors.json").read_text())["psr"]
 KCAS = {f"{case['mode']} {case['events']}": case for case in PSR["kcas"]["cases"]}
@@ -149,29 +146,6 @@ def test_event_weights_share_out_by_video():
     assert (weights[first] * 3)[1:].tolist() == pytest.approx(density[3:].tolist())
     some = windows.take(np.arange(5, 40))
     assert event_weights(some, [40, 20, 2], shape, events=[[10.0], [], []], how=how).sum() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("name", SAMPLINGS)
-def test_samplings_by_name(name):
-    shape, num_rows = WindowShape(length=3), [30, 12]
-    windows = grid_windows(num_rows, shape)
-    targets = (windows.start > 20).astype(np.int64)
-    density = EventSettings(density="gaussian", sigma_rows=2)
-    candidates = Candidates(
-        windows=windows, num_rows=num_rows, shape=shape, targets=targets, events=[[5], [5]], density=density
-    )
-    weights = sampling_weights(name, candidates)
-    expected = {
-        "all": None,
-        "random": None,
-        "per_video": per_video_weights(windows),
-        "balanced": balanced_weights(targets),
-        "events": event_weights(windows, num_rows, shape, events=[[5], [5]], how=density),
-    }[name]
-    assert (weights is None) == (expected is None)
-    if expected is not None:
-        assert weights.tolist() == pytest.approx(expected.tolist())
-        assert weights.sum() == pytest.approx(1)
 
 
 def test_rows_at_times():

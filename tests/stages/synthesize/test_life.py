@@ -24,7 +24,6 @@ from reelwright.stages.synthesize.procedures.make import make_procedures
 from reelwright.stages.synthesize.procedures.pouring import make_pouring
 from reelwright.stages.synthesize.procedures.recordings import make_recordings
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.scene import SceneState, state_at
 from reelwright.stages.synthesize.procedures.script import (
     CHECK,
     IDLE,
@@ -32,7 +31,9 @@ from reelwright.stages.synthesize.procedures.script import (
     MOUNTED_LIFT,
     PUT_BACK,
     Pose,
+    SceneState,
     Script,
+    state_at,
 )
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, VideoJob
 from reelwright.storage.errors import ConfigError, InputError

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from reelwright.stages.synthesize.procedures.draft import make_script
-from reelwright.stages.synthesize.procedures.scene import ease, position_on, state_at
 from reelwright.stages.synthesize.procedures.script import (
     IDLE,
     MOUNTED_LIFT,
@@ -20,6 +19,9 @@ from reelwright.stages.synthesize.procedures.script import (
     Leg,
     Pose,
     Script,
+    ease,
+    position_on,
+    state_at,
 )
 
 SEEDS = range(40)

@@ -8,8 +8,7 @@ import pytest
 from reelwright.stages.synthesize.procedures.look import draw_look
 from reelwright.stages.synthesize.procedures.pen import COLOURS
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.scene import SceneState
-from reelwright.stages.synthesize.procedures.script import MOUNTED_LIFT, PARTS, Pose
+from reelwright.stages.synthesize.procedures.script import MOUNTED_LIFT, PARTS, Pose, SceneState
 
 # Without noise, shake, cast, light and grey shapes, so that colours are the ones drawn.
 PLAIN = replace(

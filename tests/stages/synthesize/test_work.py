@@ -397,7 +397,7 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path, name: str, tex
 
 def test_progress_tells_rate_time_left_and_sizes(tmp_path: Path) -> None:
     notes = Notes()
-    effort = Effort(num_samples=4, tell_every=2)
+    effort = Effort(num_samples=4, report_every=2)
     synthesize(tmp_path, config_of("dead_leaves"), effort=effort, reporter=notes)
     assert notes.advanced == 4
     assert len(notes.notes) == 2

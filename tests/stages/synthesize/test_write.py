@@ -15,8 +15,7 @@ import pytest
 
 from reelwright.stages.synthesize.procedures import write
 from reelwright.stages.synthesize.procedures.render import Renderer
-from reelwright.stages.synthesize.procedures.scene import state_at
-from reelwright.stages.synthesize.procedures.script import PHASES, VARIANTS
+from reelwright.stages.synthesize.procedures.script import PHASES, VARIANTS, state_at
 from reelwright.stages.synthesize.procedures.write import (
     DatasetParameters,
     Progress,

@@ -10,10 +10,10 @@ from torch import nn
 from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.datasets.sampling.two_views import ViewSampler
-from reelwright.stages.fit.processes.world import Share
+from reelwright.stages.fit.processes.world import World
+from reelwright.stages.objectives.config import SequenceObjectiveSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
-from reelwright.stages.objectives.sequence_settings import SequenceObjectiveSettings
 from reelwright.stages.train.view_batches import ViewBatches
 from reelwright.storage.arrays.spans import Spans
 
@@ -29,7 +29,7 @@ def block(num_rows=ROWS):
     return FeatureBank(torch.from_numpy(rows), offsets, (spans,) * len(num_rows), NAMES[: len(num_rows)])
 
 
-def batches(*, batch_size=3, num_views=2, share=None, strategy="time_augment", num_contexts=1, **more):
+def batches(*, batch_size=3, num_views=2, world=None, strategy="time_augment", num_contexts=1, **more):
     sampler = ViewSampler(
         strategy=strategy,
         views=ViewSettings(length=8, context_stride=3),
@@ -37,7 +37,7 @@ def batches(*, batch_size=3, num_views=2, share=None, strategy="time_augment", n
         num_contexts=num_contexts,
         seed=1,
     )
-    options = {"share": share} if share else {}
+    options = {"world": world} if world else {}
     return ViewBatches(block=block(), sampler=sampler, batch_size=batch_size, names=NAMES, **options, **more)
 
 
@@ -102,7 +102,7 @@ def test_an_epoch_goes_on_at_any_batch_and_epochs_differ():
 def test_processes_have_the_batches_of_one(size):
     """With 4 processes some have no video of a batch of 3, and a stand-in."""
     alone = [entries(batch) for batch in batches().epoch(0)]
-    shares = [list(batches(share=Share(rank, size)).epoch(0)) for rank in range(size)]
+    shares = [list(batches(world=World(rank, size)).epoch(0)) for rank in range(size)]
     for whole, parts in zip(alone, zip(*shares, strict=True), strict=True):
         assert {part.num_items for part in parts} == {len(whole["mask"])}
         counted = [entries(part) for part in parts if part.is_counted]
