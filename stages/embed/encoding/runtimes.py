@@ -123,10 +123,10 @@ def build(name: str, encoder: Encoder, x: Tensor, streams: Streams) -> Runtime:
         raise RuntimeRefused(why)
     model = _Outputs(encoder).eval()
     seen = (x, x.flip(0) * -0.5)  # also another batch: what a network does with one may hang on its values
-    wanted = [each.result() for each in [streams.start(functools.partial(_passed, model, each)) for each in seen]]
+    wanted = [each.result() for each in [streams.start(functools.partial(model, each)) for each in seen]]
     try:
         call, versions = _BUILDERS[name](model, x, streams.threads)
-        found = [streams.start(functools.partial(_passed, call, each)) for each in seen]
+        found = [streams.start(functools.partial(call, each)) for each in seen]
         differs = max(difference(each.result(), rows) for each, rows in zip(found, wanted, strict=True))
     except _ERRORS as error:
         raise RuntimeRefused(f"it cannot be built: {_short(error)}") from error
@@ -162,7 +162,8 @@ def fastest(
     eager = _Outputs(encoder).eval()
     known, tried = remembered(path), False
     before = [entry.eager_seconds for entry in known.values() if entry.eager_seconds]
-    eager_seconds = num_batches * (min(before) if before else min(_timed(eager, x, streams) for _ in range(2)))
+    a_batch = min(before or (streams.seconds(functools.partial(eager, x)) for _ in range(2)))
+    eager_seconds = num_batches * a_batch
     built: dict[str, Runtime] = {}
     best, least = EAGER, eager_seconds
     for name, usual in BUILD_SECONDS.items():
@@ -238,26 +239,14 @@ def _measured(
     except RuntimeRefused as refused:
         return Measured(refused=str(refused))
     built[name] = runtime
-    _timed(runtime.call, x, streams)  # the first passes of a traced model still optimise it
-    pairs = [(_timed(eager, x, streams), _timed(runtime.call, x, streams)) for _ in range(ROUNDS)]
+    of_eager, of_runtime = functools.partial(eager, x), functools.partial(runtime.call, x)
+    streams.seconds(of_runtime)  # the first passes of a traced model still optimise it
+    pairs = [(streams.seconds(of_eager), streams.seconds(of_runtime)) for _ in range(ROUNDS)]
     return Measured(
-        speedup=round(statistics.median(ours / theirs for ours, theirs in pairs), 3),
+        speedup=round(statistics.median(slow / fast for slow, fast in pairs), 3),
         seconds=round(runtime.seconds, 1),
-        eager_seconds=round(min(ours for ours, _ in pairs), 4),
+        eager_seconds=round(min(slow for slow, _ in pairs), 4),
     )
-
-
-def _timed(call: Call, x: Tensor, streams: Streams) -> float:
-    """Seconds a batch where all streams have one."""
-    started = time.perf_counter()
-    for each in [streams.start(functools.partial(_passed, call, x)) for _ in range(streams.num)]:
-        each.result()
-    return (time.perf_counter() - started) / streams.num
-
-
-def _passed(call: Call, x: Tensor) -> tuple[Tensor, ...]:
-    with torch.inference_mode():
-        return call(x)
 
 
 def _short(error: Exception) -> str:

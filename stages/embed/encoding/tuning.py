@@ -97,24 +97,24 @@ def _try(
     forward = ForwardPass(encoder, config, candidate, streams=streams)
     clip = (config.clip_length,) if encoder.kind == "video" else ()
     frames = np.zeros((candidate.batch_size, *clip, *config.size, 3), dtype=np.uint8)
-    seconds = _timed(forward, frames)
+    seconds = _seconds(forward, frames)
     if forward.batch_size < candidate.batch_size:  # it does not fit into memory, and the pass went on with less
         if best:
             return
         frames = frames[: forward.batch_size]
-        seconds = _timed(forward, frames)
+        seconds = _seconds(forward, frames)
     if time.perf_counter() + seconds * streams.num < deadline:
-        seconds = _timed(forward, frames)
+        seconds = _seconds(forward, frames)
     name = (candidate.channels_last, forward.batch_size)
     best[name] = max(best.get(name, 0.0), min(len(frames), forward.batch_size) / seconds)
 
 
-def _timed(forward: ForwardPass, frames: npt.NDArray[np.uint8]) -> float:
-    """Seconds a batch where all streams have one."""
-    start = time.perf_counter()
+def _seconds(forward: ForwardPass, frames: npt.NDArray[np.uint8]) -> float:
+    """Of a batch of frames where all streams have one."""
+    started = time.perf_counter()
     for submitted in [forward.submit(frames) for _ in range(forward.streams.num)]:
         submitted.result()
-    return (time.perf_counter() - start) / forward.streams.num
+    return (time.perf_counter() - started) / forward.streams.num
 
 
 def _device_name(device: torch.device, streams: Streams) -> str:

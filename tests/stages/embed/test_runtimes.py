@@ -130,16 +130,20 @@ def test_what_onnx_runtime_cannot_run_is_refused(forward, monkeypatch):
 def clocked(forward, monkeypatch):
     """A second a pass of eager; others are as `speeds` says, and built in no time. Gives those that were built."""
     speeds, built = {"folded": 2.0, "onnx": 3.0}, []
+    calls = {name: lambda x: (x,) for name in speeds}  # one each, never called
 
     def build(name, encoder, x, streams):
         built.append(name)
         if speeds[name] == 0:
             raise RuntimeRefused("too bad")
-        return Runtime(name=name, shapes={"pooled": (3,)}, call=name, seconds=10.0, versions={})
+        return Runtime(name=name, shapes={"pooled": (3,)}, call=calls[name], seconds=10.0, versions={})
+
+    def seconds(_streams, function):
+        return next((1 / speeds[name] for name, call in calls.items() if function.func is call), 1.0)
 
     monkeypatch.setattr(runtimes, "build", build)
     monkeypatch.setattr(runtimes, "missing", lambda _: "")
-    monkeypatch.setattr(runtimes, "_timed", lambda call, *_: 1 / speeds[call] if isinstance(call, str) else 1.0)
+    monkeypatch.setattr(Streams, "seconds", seconds)
     return SimpleNamespace(speeds=speeds, built=built)
 
 
