@@ -60,7 +60,7 @@ def make_carl(folder: Path, *, workers: int, progress: Progress | None = None, *
     given = {**CARL_SIZES, "procedure": CARL_PROCEDURE, **sizes}
     parameters = load("reelwright.stages.synthesize.procedures.write:DatasetParameters")(**given)
     data = folder / "data"
-    load("reelwright.stages.synthesize.procedures.pouring:make_pouring")(
+    load("reelwright.stages.synthesize.procedures.make:make_pouring")(
         data, parameters, workers=workers, progress=progress
     )
     request = load("reelwright.stages.prepare.work:PrepareRequest")(
