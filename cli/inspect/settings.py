@@ -100,7 +100,7 @@ def blocks() -> dict[str, type[Any]]:
 
 def models() -> Mapping[str, type[Any]]:
     """Models that `model.name` may name."""
-    from reelwright.stages.fit.model_config import MODEL_OPTIONS
+    from reelwright.stages.fit.network_config import MODEL_OPTIONS
 
     return MODEL_OPTIONS
 

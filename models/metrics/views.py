@@ -6,10 +6,10 @@ Shape letters: N views of all videos, V numbers that name a view (segment, crop)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def merge_views(logits_NK: npt.ArrayLike, *, video_N: npt.ArrayLike, view_NV: np
     Source: CAST's merging of its test views (KHU-VLL/CAST, section 1.6 of the domain reference).
     """
     logits = _checked(logits_NK, video_N, view_NV, what="logits")
-    return merge_probabilities(softmax(logits), video_N=video_N, view_NV=view_NV)
+    return merge_probabilities(softmax(logits, axis=-1), video_N=video_N, view_NV=view_NV)
 
 
 def merge_probabilities(
@@ -45,13 +45,6 @@ def merge_probabilities(
     np.add.at(sums, position, values[first])
     counts = np.bincount(position, minlength=len(merged)).astype(np.int64)
     return MergedViews(merged, sums / counts[:, None], counts)
-
-
-def softmax(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Softmax over the last axis, in float64."""
-    raised = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
-    return shares
 
 
 def _checked(

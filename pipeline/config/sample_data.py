@@ -80,7 +80,7 @@ def make_carl(folder: Path, *, workers: int, progress: Progress | None = None, *
     given = {**CARL_SIZES, "procedure": CARL_PROCEDURE, **sizes}
     parameters = load(f"{_PROCEDURES}.write:DatasetParameters")(**given)
     data = folder / "data"
-    load(f"{_PROCEDURES}.pouring:make_pouring")(data, parameters, workers=workers, progress=progress)
+    load(f"{_PROCEDURES}.make:make_pouring")(data, parameters, workers=workers, progress=progress)
     request = load("reelwright.stages.prepare.work:PrepareRequest")(
         dataset="pouring", root=data, out=folder / "tables", workers=workers
     )

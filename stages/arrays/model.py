@@ -219,7 +219,7 @@ class ArrayModel:
                 "runtime": EAGER,
             }
         )
-        forward = prepare_forward(loaded, wish, tuning=store.root / "tuning", note=_quiet)
+        forward = prepare_forward(loaded, wish, tuning=store.root / "tuning", note=lambda _: None)
         return _Encoder(loaded, forward, decode, self.run.output)
 
 
@@ -294,7 +294,3 @@ def _checked_times(times: npt.ArrayLike, count: int) -> tuple[Times, Times]:
     if values.shape != (count, 2) or not np.isfinite(values).all() or (values[:, 1] < values[:, 0]).any():
         raise InputError(f"times have the shape {values.shape}; needed are start and stop of each row, ({count}, 2)")
     return values[:, 0], values[:, 1]
-
-
-def _quiet(_: str) -> None:
-    """Say nothing."""

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Work
-from reelwright.stages.datasets.feature_bank import FeatureBank, load_block
+from reelwright.stages.datasets.feature_bank import load_block
 from reelwright.stages.datasets.labelled import KnownRows, distinct_videos, label_windows
 from reelwright.stages.datasets.sampling.draws import IN_ORDER
 from reelwright.stages.datasets.stored_rows import split_missing
@@ -81,7 +81,8 @@ def window_dataset(work: Work, splits: Sequence[str] | None = None) -> WindowDat
     """The windows of a train node whose target is known, of the videos of ``splits`` (None: those it learns from).
 
     Of training splits they are drawn as `window.sampling` says, of others they lie on the grid. Raises ConfigError for
-    a node that learns otherwise or reads no such split, InputError where no video has rows or no window a label.
+    a node that learns otherwise or reads no such split, InputError where no video has rows, no window a label, or the
+    rows need more memory than `memory_bytes` allows.
     """
     if work.stage != TrainConfig.stage:
         raise ConfigError(f"{work.node} is a {work.stage} node; windows of rows are those of train nodes")
@@ -96,7 +97,16 @@ def window_dataset(work: Work, splits: Sequence[str] | None = None) -> WindowDat
         raise InputError(f"{work.node}: none of the {len(names)} videos of {', '.join(splits)} has embeddings")
     labels = window_labels(work, config)
     task = build_task(config.task, labels, heads=window_heads(config, labels, where=work.node))
-    block = _block(work, config, stores, {digest: names[digest] for digest in present})
+    scratch = Store.at(work.store).root / "scratch" / f"{work.key}.windows.rows"
+    block = load_block(
+        stores,
+        {digest: names[digest] for digest in present},
+        output=config.output,
+        memory_bytes=config.memory_bytes,
+        scratch=scratch,
+        keeps_positions=config.model.keeps_positions,
+    )
+    scratch.unlink(missing_ok=True)  # what is mapped stays until it is let go of
     rows, sampling = KnownRows(block.digests, block.spans), WindowSampling.of(config)
     if set(splits) <= set(config.train_splits):
         found, draws = drawn_windows(videos, rows, sampling=sampling, task=task)
@@ -113,21 +123,6 @@ def window_dataset(work: Work, splits: Sequence[str] | None = None) -> WindowDat
         block=block,
     )
     return WindowDataset(source, labels.classes, config.task)
-
-
-def _block(work: Work, config: TrainConfig, stores: Sequence[EmbeddingStore], names: dict[str, str]) -> FeatureBank:
-    """The rows of all videos. Raises InputError where they need more memory than `memory_bytes` allows."""
-    scratch = Store.at(work.store).root / "scratch" / f"{work.key}.windows.rows"
-    block = load_block(
-        stores,
-        names,
-        output=config.output,
-        memory_bytes=config.memory_bytes,
-        scratch=scratch,
-        keeps_positions=config.model.keeps_positions,
-    )
-    scratch.unlink(missing_ok=True)  # what is mapped stays until it is let go of
-    return block
 
 
 def _check(config: TrainConfig, splits: Sequence[str], *, where: str) -> None:

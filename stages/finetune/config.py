@@ -19,9 +19,8 @@ from reelwright.stages.base.config import execution, matters, node_input, settin
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.embed.config import EmbedConfig, PreprocessSettings
-from reelwright.stages.fit.model_config import ModelSettings
+from reelwright.stages.fit.network_config import ModelSettings, NetworkSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings
-from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import TaskName, TrainWindowSettings, check_windows
 from reelwright.stages.train.token_settings import check_experts
 from reelwright.storage.errors import ConfigError

@@ -24,7 +24,7 @@ from reelwright.stages.finetune.inputs import frames_node, only_input, spatial_e
 from reelwright.stages.finetune.module import FinetuneModule
 from reelwright.stages.finetune.view_learning import tune_views
 from reelwright.stages.finetune.window_learning import tune_windows, window_learning
-from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
+from reelwright.stages.fit.network_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.fit.run_models import clips_of_run, load_run_model, task_of_run
 from reelwright.stages.fit.setup import TrainContext, learn, train_in_processes
 from reelwright.stages.fit.validation import chosen_metric

@@ -23,8 +23,14 @@ from reelwright.stages.fit.loop.batches import Batches, Prepare
 from reelwright.stages.fit.loop.checkpoints import save_weights
 from reelwright.stages.fit.loop.loggers import check_loggers
 from reelwright.stages.fit.loop.trainer import Evaluate, Progress, Rates, Trainer, TrainerSettings
-from reelwright.stages.fit.optim.build import build_decay_schedule, build_lr_schedule, build_optimizer, scaled_lr
-from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
+from reelwright.stages.fit.optim.build import (
+    build_decay_schedule,
+    build_lr_schedule,
+    build_optimizer,
+    freeze_groups,
+    parameter_groups,
+    scaled_lr,
+)
 from reelwright.stages.fit.processes.launch import launch
 from reelwright.stages.fit.processes.world import World, joined, wanted_size
 from reelwright.stages.fit.validation import evaluate

@@ -18,8 +18,8 @@ from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.loop.batches import Batches
+from reelwright.stages.fit.network_config import NetworkSettings
 from reelwright.stages.fit.processes.world import ALONE, World
-from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.objectives.contract import Objective, TargetSizes, batch_loss
 from reelwright.stages.objectives.self_supervised import self_supervised_objective
 from reelwright.stages.objectives.sequence import sequence_objective

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reelwright.stages.synthesize.actions.draw import FrameTruth, truth_of
+from reelwright.stages.synthesize.actions.draw import truth_of
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.families.fractal import draw_variation
 from reelwright.stages.synthesize.ledger import write_rows
@@ -81,11 +81,6 @@ COLUMNS = ("video_id", "frame", "time_seconds", "x", "y", "w", "h", "acts")
 _DIGITS = 2  # of a pixel
 
 
-def sample_truth(config: SynthesizeConfig, sample: Sample) -> list[FrameTruth]:
-    """What is true of each frame of a sample of the family actions."""
-    return truth_of(generator_of(config, sample.stream, sample.index, 0), config, label=sample.label)
-
-
 def write_truth(path: Path, plan: SamplePlan, names: Iterable[str]) -> None:
     """Write the table of COLUMNS for all frames of the samples ``names``; an equal one stays untouched.
 
@@ -96,7 +91,8 @@ def write_truth(path: Path, plan: SamplePlan, names: Iterable[str]) -> None:
     def rows() -> Iterator[tuple[object, ...]]:
         for name in names:
             sample = plan.sample(int(name.rpartition("/")[2]))
-            for index, truth in enumerate(sample_truth(plan.config, sample)):
+            rng = generator_of(plan.config, sample.stream, sample.index, 0)
+            for index, truth in enumerate(truth_of(rng, plan.config, label=sample.label)):
                 box: tuple[object, ...] = ("",) * 4
                 if truth.box is not None:
                     left, top, right, bottom = truth.box

@@ -13,8 +13,7 @@ from reelwright.stages.base.config import execution, matters, node_input, settin
 from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, EventSettings, Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
-from reelwright.stages.fit.model_config import ModelSettings
-from reelwright.stages.fit.view_config import NetworkSettings
+from reelwright.stages.fit.network_config import ModelSettings, NetworkSettings
 from reelwright.stages.objectives.config import LossSettings
 from reelwright.stages.train.token_settings import check_tokens
 from reelwright.storage.errors import ConfigError, nearest

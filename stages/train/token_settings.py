@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reelwright.models.encoders.outputs import INPUT, parse_output
-from reelwright.stages.fit.model_config import ModelSettings
+from reelwright.stages.fit.network_config import ModelSettings
 
 OF_EMBEDDINGS = ("space", "time", "space_args", "time_args", "every", "pixels")  # options that the embed nodes say
 

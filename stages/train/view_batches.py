@@ -1,10 +1,14 @@
-"""Batches of views of videos, for losses that need no labels; here over a block of stored embeddings.
+"""Batches of views of videos, for losses that need no labels; over stored embeddings, in memory or read as needed.
 
     videos      3 0 4 1 2                  the epoch's order, each once
     batches     3 0 | 4 1 | 2              batch_size 2; with groups (actions) all of a batch are of one
     rows        3a 3b 0a 0b | ...          the views of a video side by side
 
-Everything follows from (seed, epoch, place), so an epoch can go on at any batch, in any number of processes.
+Everything follows from (seed, epoch, place), so an epoch can go on at any batch, in any number of processes. Of maps of
+a ResNet, for models whose last layers learn, and of rows in several stored views nothing is kept in memory:
+
+    stored   (T, C, H, W), or (T, V, C, H, W) and (T, V, D): V augmented views of every frame, the first as it is
+    batch    one of the V for each view of a video, drawn in training, the first in validation
 """
 
 from __future__ import annotations
@@ -23,9 +27,11 @@ from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.datasets.sampling.two_views import DrawnViews, ViewSampler, context_frames
 from reelwright.stages.datasets.sampling.windows import IntArray
-from reelwright.stages.fit.loop.batches import Batch, Origin, Split
+from reelwright.stages.fit.loop.batches import Batch, Origin, Split, read_early
 from reelwright.stages.fit.processes.world import ALONE, World
 from reelwright.stages.train.window_batches import describe_rows
+from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
+from reelwright.storage.errors import StoreError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,3 +191,56 @@ class ViewBatches(VideoViews):
         videos = drawn.video if self.videos is None else np.asarray(self.videos)[drawn.video]
         index = drawn.rows.reshape(len(drawn.rows), -1) + self.block.offsets[videos][:, None]
         return {"rows": self.block.pick(torch.from_numpy(index).to(self.block.rows.device))}
+
+
+_MAP_AXES = 3  # C, H, W
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapBatches(VideoViews):
+    """Views of what is stored, read while the batch before is in use.
+
+    Inputs are `rows` too, maps (N V, T C, channels, H, W), or vectors (N V, T C, D).
+    """
+
+    rows: Sequence[EmbeddingRows]  # of every video that has some
+    output: str
+    videos: Sequence[int]  # which of them each video is
+    row_axes: int = _MAP_AXES  # of what is stored of one view: C, H, W, or D alone
+
+    @cached_property
+    def rows_of_videos(self) -> Sequence[int]:
+        """See VideoViews."""
+        return [self.rows[video].num_rows for video in self.videos]
+
+    @cached_property
+    def num_stored(self) -> int | None:
+        """Stored views of a frame; None where there is the frame alone."""
+        shape = self.rows[self.videos[0]].row_shape(self.output)
+        return shape[0] if len(shape) > self.row_axes else None
+
+    epoch = read_early(VideoViews.epoch)
+
+    def read_views(self, drawn: DrawnViews, origin: Origin) -> dict[str, Tensor]:
+        """See VideoViews."""
+        maps = [
+            self.rows[self.videos[video]].take(self.output, rows.reshape(-1), view=self._view(origin.epoch, place))
+            for video, rows, place in zip(drawn.video.tolist(), drawn.rows, origin.positions.tolist(), strict=True)
+        ]
+        return {"rows": torch.from_numpy(np.stack(maps))}
+
+    def _view(self, epoch: int, place: int) -> int | None:
+        if self.num_stored is None or not self.draws:
+            return None if self.num_stored is None else 0
+        return int(generator_at(self.sampler.seed, "map view", epoch=epoch, place=place).integers(self.num_stored))
+
+
+def map_channels(store: EmbeddingStore, output: str) -> int:
+    """Channels of stored maps. Raises StoreError for an output that is not stored or no map."""
+    shapes = store.spec["outputs"]
+    if output not in shapes or len(shapes[output]) < _MAP_AXES:
+        raise StoreError(
+            f"no map {output!r} is stored in {store.path}.{nearest(output, shapes)} Stored: {', '.join(shapes)}. Ask "
+            "the embed node for it with `outputs`."
+        )
+    return int(shapes[output][-_MAP_AXES])

@@ -32,10 +32,9 @@ from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.fit.loop.batches import Batch
-from reelwright.stages.fit.model_config import ModelSettings
+from reelwright.stages.fit.network_config import ModelSettings, NetworkSettings
 from reelwright.stages.fit.setup import Learning, TrainContext
 from reelwright.stages.fit.validation import build_objective
-from reelwright.stages.fit.view_config import NetworkSettings
 from reelwright.stages.train.config import SHAPE_FIELDS, WindowSettings
 from reelwright.stages.train.view_batches import VideoViews
 from reelwright.storage.arrays.spans import row_labels

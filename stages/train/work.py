@@ -39,8 +39,7 @@ from reelwright.stages.train.drawn_windows import (
     window_labels,
 )
 from reelwright.stages.train.experts import Experts, row_shape
-from reelwright.stages.train.map_batches import MapBatches, map_channels
-from reelwright.stages.train.view_batches import ViewBatches
+from reelwright.stages.train.view_batches import MapBatches, ViewBatches, map_channels
 from reelwright.stages.train.view_learning import MakeViews, learn_views, start_resnet, view_labels, view_values
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.storage.arrays.embeddings import EmbeddingStore

@@ -19,7 +19,7 @@ from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.base.devices import rounded_to_tf32
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.fit.loop.batches import Batch
-from reelwright.stages.fit.loop.clock import Clock
+from reelwright.stages.fit.loop.progress import Clock
 from reelwright.stages.fit.loop.trainer import Rates, Trainer, TrainerSettings
 from reelwright.stages.fit.loop.updates import TrainStep, _distributed
 from reelwright.stages.fit.optim.build import build_optimizer, parameter_groups

@@ -19,7 +19,7 @@ from reelwright.models.systems.carl import PUBLIC_NAMES, build_frame_model
 from reelwright.models.systems.carl_embedders import EncoderLayer, sine_positions, stretched_positions
 from reelwright.models.temporal.common import TemporalSizes
 from reelwright.models.testing import TemporalModelTests
-from reelwright.stages.fit.optim.groups import freeze_groups
+from reelwright.stages.fit.optim.build import freeze_groups
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "carl_models.json"
 VECTORS = json.loads(DATA.read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch.nn import functional
 
 from reelwright.models.blocks.heads import (
@@ -20,7 +21,7 @@ from reelwright.models.blocks.heads import (
 from reelwright.models.losses.classification import classification_loss, soft_target_loss, soft_targets
 from reelwright.models.metrics import multi_head
 from reelwright.models.metrics.multi_head import joint_accuracy, joint_ranks, multi_head_metrics
-from reelwright.models.metrics.views import merge_views, softmax
+from reelwright.models.metrics.views import merge_views
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "training_vectors.json").read_text())
 CAST = VECTORS["cast"]
@@ -113,7 +114,7 @@ def test_bad_heads(call, match):
 def test_cast_rank_paired_accuracy():
     case = CAST["action_accuracy_val"]
     target = np.array([divmod(action, 1000) for action in case["targets verb*1000+noun"]])
-    scores = [softmax(np.array(case[f"{name}_logits"])) for name in ("verb", "noun")]
+    scores = [softmax(np.array(case[f"{name}_logits"]), axis=-1) for name in ("verb", "noun")]
     found = joint_accuracy(scores, target, measure="rank_paired")
     assert [100 * found["top1"], 100 * found["top5"]] == case["top1,top5(rank-paired!)"]
 
@@ -156,7 +157,7 @@ def test_official_action_accuracy_by_hand():
 
 def test_ranks_equal_sorting_all_pairs(monkeypatch):
     generator = np.random.default_rng(0)
-    parts = [softmax(generator.normal(size=(50, classes))) for classes in (5, 7, 2)]
+    parts = [softmax(generator.normal(size=(50, classes)), axis=-1) for classes in (5, 7, 2)]
     target = np.column_stack([generator.integers(0, classes, 50) for classes in (5, 7, 2)])
     products = np.einsum("na,nb,nc->nabc", *parts).reshape(50, -1)
     cells = np.ravel_multi_index(tuple(target.T), (5, 7, 2))

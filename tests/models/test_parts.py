@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from reelwright.models.contracts import Part, VideoModel, model_layers
+from reelwright.stages.fit.optim.build import freeze_groups, parameter_groups
 from reelwright.stages.fit.optim.config import GroupSettings, OptimizerSettings
-from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
 from tests.models.calling import Net
 
 

@@ -17,7 +17,7 @@ from reelwright.pipeline.run.reading import read_videos
 from reelwright.pipeline.run.results import RunOptions
 from reelwright.pipeline.run.runner import check_before_run, open_planner, run_pipeline
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.fit.model_config import MODEL_OPTIONS, ModelSettings
+from reelwright.stages.fit.network_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError
 from tests.small_project import write_video

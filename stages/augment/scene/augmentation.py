@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reelwright.stages.augment.scene.background import Background, draw_background, mixed, shown_behind
 from reelwright.stages.augment.scene.config import (
     BackgroundSettings,
     CameraSettings,
@@ -27,7 +26,15 @@ from reelwright.stages.augment.scene.config import (
     SceneSettings,
     ShiftSettings,
 )
-from reelwright.stages.augment.scene.foreground import Placement, draw_placement, placed
+from reelwright.stages.augment.scene.layers import (
+    Background,
+    Placement,
+    draw_background,
+    draw_placement,
+    mixed,
+    placed,
+    shown_behind,
+)
 from reelwright.stages.augment.scene.motion import (
     Curriculum,
     draw_corners,
@@ -78,7 +85,7 @@ class SceneAugmentation:
         where they are when a clip is reversed. Of the other clips of the batch, only frames behind it reach a clip.
         """
         settings = self.settings
-        draws = _Draws(self, (x_BTCHW.shape[1], x_BTCHW.shape[-2], x_BTCHW.shape[-1]), epoch, places)
+        draws = _SceneSampler(self, (x_BTCHW.shape[1], x_BTCHW.shape[-2], x_BTCHW.shape[-1]), epoch, places)
         x_BTCHW = _reversed(x_BTCHW, mask_BT, draws.reversed_clips()) if settings.reverse else x_BTCHW
         sources = x_BTCHW
         if settings.foreground is not None:
@@ -112,7 +119,7 @@ class _Occasional(Protocol):
 S = TypeVar("S", bound=_Occasional)
 
 
-class _Draws:
+class _SceneSampler:
     """What is drawn for the clips of a batch: each purpose has streams of its own, so that switches are independent."""
 
     def __init__(self, of: SceneAugmentation, shape: tuple[int, int, int], epoch: int, places: Sequence[int]) -> None:

@@ -23,9 +23,8 @@ from reelwright.models.blocks.synced_norm import convert_batch_norms, count_batc
 from reelwright.models.contracts import Inputs, VideoModel
 from reelwright.stages.base.devices import Download, Upload
 from reelwright.stages.fit.loop.batches import Batch, Prepare
-from reelwright.stages.fit.loop.clock import Clock
 from reelwright.stages.fit.loop.finite import MAX_SKIPPED, refuse
-from reelwright.stages.fit.loop.progress import Progress, TrainerSettings
+from reelwright.stages.fit.loop.progress import Clock, Progress, TrainerSettings
 from reelwright.stages.fit.optim.build import Schedule, set_rates
 from reelwright.stages.fit.processes.world import World
 from reelwright.stages.objectives.contract import Objective, batch_loss

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.augment.scene.background import to_and_fro
 from reelwright.stages.augment.scene.config import ScaleSettings, ShakeSettings, ShiftSettings, ZoomSettings
-from reelwright.stages.augment.scene.foreground import draw_placement
+from reelwright.stages.augment.scene.layers import draw_placement, to_and_fro
 from reelwright.stages.augment.scene.motion import (
     Crops,
     Curriculum,

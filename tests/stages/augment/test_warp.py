@@ -8,8 +8,16 @@ import torch
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as kernels
 
-from reelwright.stages.augment.scene.background import Background, Dynamic, Still, mixed, shown_behind
-from reelwright.stages.augment.scene.foreground import Copy, Placement, placed
+from reelwright.stages.augment.scene.layers import (
+    Background,
+    Copy,
+    Dynamic,
+    Placement,
+    Still,
+    mixed,
+    placed,
+    shown_behind,
+)
 from reelwright.stages.augment.scene.motion import Crops, Shift, draw_corners, shift_crops, zoom_scales
 from reelwright.stages.augment.scene.warp import crop_matrices, looked_at, moved, perspective_matrix, zoom_matrices
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
-from reelwright.models.metrics.views import softmax
 from reelwright.stages.base.plugins import find_plugin
 from reelwright.stages.base.work import InputRef
 from reelwright.stages.datasets.sampling.dense import repeated_views
@@ -94,7 +94,7 @@ def test_views_and_crops_of_two_heads_are_merged(film):
             clip = x[view][:, :, left : left + 16].permute(0, 3, 1, 2)[None]
             with torch.inference_mode():
                 logits = network({"frames": clip, "mask": torch.ones(1, 3, dtype=torch.bool)})["logits"].numpy()
-            wanted.append(np.concatenate([softmax(logits[0, :2]), softmax(logits[0, 2:])]))
+            wanted.append(np.concatenate([softmax(logits[0, :2], axis=-1), softmax(logits[0, 2:], axis=-1)]))
     (place,) = [at for at, name in enumerate(found.videos()["video_id"].to_pylist()) if name == "4.mp4"]
     np.testing.assert_allclose(scores_matrix(found.videos())[place], np.mean(wanted, axis=0), atol=1e-5)
     assert found.videos()["num_windows"].to_pylist() == [2] * 6

@@ -21,11 +21,12 @@ from reelwright.stages.fit.optim.build import (
     build_decay_schedule,
     build_lr_schedule,
     build_optimizer,
+    freeze_groups,
+    parameter_groups,
     scaled_lr,
     set_rates,
 )
 from reelwright.stages.fit.optim.config import GroupSettings, OptimizerSettings, ScheduleSettings
-from reelwright.stages.fit.optim.groups import freeze_groups, parameter_groups
 from reelwright.stages.fit.optim.names import OPTIONS, UNFIT
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.errors import ConfigError

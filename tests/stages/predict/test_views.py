@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 
 from reelwright.models.encoders.build import DataConfig, build_encoder
-from reelwright.models.metrics.views import softmax
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, VideoItem
 from reelwright.stages.decode import source
@@ -71,7 +71,7 @@ def test_views_that_show_the_same_frames_count_once(toy):
     run_items(work, toy.reporter)
     publish(work, toy.store.predictions("published"))
     found = PredictionSet(toy.store.predictions("published"))
-    wanted = softmax(np.stack([_logits(toy, rows[view]) for view in ([0, 1], [0, 2], [1, 2])]))
+    wanted = softmax(np.stack([_logits(toy, rows[view]) for view in ([0, 1], [0, 2], [1, 2])]), axis=-1)
     np.testing.assert_allclose(scores_matrix(found.windows()), wanted, atol=1e-6)
     np.testing.assert_allclose(scores_matrix(found.videos())[0], wanted.mean(axis=0), atol=1e-6)
     assert found.videos()["num_windows"].to_pylist() == [3]
@@ -142,7 +142,7 @@ def test_crops_are_merged_by_hand(clipped, tmp_path):
                 x = ((x.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2)
                 with torch.inference_mode():
                     rows = encoder(torch.from_numpy(np.ascontiguousarray(x)))["pooled"].numpy()
-                of_crops.append(softmax(_logits(toy, rows)))
+                of_crops.append(softmax(_logits(toy, rows), axis=-1))
             expected.append(np.mean(of_crops, axis=0))
         found = read_scores(toy.store.predictions(work.key), item.digest)
         np.testing.assert_allclose(found.scores, expected, atol=2e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelwright.stages.datasets.sampling.segments import (
+from reelwright.stages.datasets.sampling.clips import (
     SegmentShape,
     centre_starts,
     clip_frames,

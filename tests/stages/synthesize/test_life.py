@@ -20,8 +20,7 @@ from reelwright.stages.synthesize.config import SourceConfig
 from reelwright.stages.synthesize.family_settings import PRESETS, ProcedureSettings
 from reelwright.stages.synthesize.procedures.life import kit_of, make_long_script
 from reelwright.stages.synthesize.procedures.look import draw_look
-from reelwright.stages.synthesize.procedures.make import make_procedures
-from reelwright.stages.synthesize.procedures.pouring import make_pouring
+from reelwright.stages.synthesize.procedures.make import make_pouring, make_procedures
 from reelwright.stages.synthesize.procedures.recordings import make_recordings
 from reelwright.stages.synthesize.procedures.render import Renderer
 from reelwright.stages.synthesize.procedures.script import (

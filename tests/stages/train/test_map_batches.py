@@ -16,7 +16,7 @@ from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.datasets.sampling.two_views import ViewSampler
 from reelwright.stages.embed_rows.work import run_items as embed_rows
 from reelwright.stages.train.config import TrainConfig
-from reelwright.stages.train.map_batches import MapBatches
+from reelwright.stages.train.view_batches import MapBatches
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, StoreError
