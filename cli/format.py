@@ -56,7 +56,14 @@ def plan_table(plans: Sequence[NodePlan]) -> str:
     return table_text(
         ("node", "stage", ">videos", ">to do", "state", "why"),
         [
-            (plan.node.name, plan.node.stage, _items(plan), _todo(plan), _state(plan), "; ".join(plan.reasons))
+            (
+                plan.node.name,
+                plan.node.stage,
+                f"{len(plan.wanted):,}" if plan.node.config.kind == "items" else "",
+                f"{len(plan.todo):,}" if plan.todo else "",
+                plan.state if plan.node.config.stores else "streamed",
+                "; ".join(plan.reasons),
+            )
             for plan in plans
         ],
     )
@@ -149,20 +156,6 @@ def print_json(value: object) -> None:
     """Indented JSON on stdout."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
-
-
-def _items(plan: NodePlan) -> str:
-    return f"{len(plan.wanted):,}" if plan.node.config.kind == "items" else ""
-
-
-def _todo(plan: NodePlan) -> str:
-    return f"{len(plan.todo):,}" if plan.todo else ""
-
-
-def _state(plan: NodePlan) -> str:
-    if not plan.node.config.stores:
-        return "streamed"
-    return plan.state
 
 
 def rate_text(rate: float) -> str:

@@ -187,14 +187,14 @@ def _print_diff(found: Comparison, *, as_json: bool) -> None:
             for change in found.settings
         ]
         typer.echo(table_text(("setting", "A", "B", "changes results"), rows) + "\n")
-    keys = [(change.node, _key(change.old, short), _key(change.new, short)) for change in found.nodes]
+    keys = [(change.node, _key(change.old), _key(change.new)) for change in found.nodes]
     typer.echo(table_text(("node", "key in A", "key in B"), keys) if keys else "keys: all equal")
     scores = [
         (
             f"{change.node}.{change.metric}".lstrip("."),
             number_text(change.old),
             number_text(change.new),
-            _gain(change.old, change.new),
+            "" if change.old is None or change.new is None else f"{change.new - change.old:+.4g}",
         )
         for change in found.scores
     ]
@@ -220,11 +220,7 @@ def _run_json(row: RunRow) -> dict[str, Any]:
     return {**named, "seconds": record.seconds, **values}
 
 
-def _key(key: str | None, short: Any) -> str:
+def _key(key: str | None) -> str:
     if key is None:
         return "(no such node)"
     return short(key) if key else "(not known yet)"
-
-
-def _gain(old: float | None, new: float | None) -> str:
-    return "" if old is None or new is None else f"{new - old:+.4g}"

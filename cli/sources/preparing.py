@@ -92,6 +92,7 @@ def prepare_dataset(
     file of a procedure (.yaml) whose recordings are laid out as theirs are. What is missing, unreadable, there twice
     or without a label goes into problems.csv. Exit code 3 when videos that the lists name cannot be used.
     """
+    from reelwright.stages.prepare.recordings import builtin_procedure
     from reelwright.stages.prepare.specs import dataset as known_dataset
     from reelwright.stages.prepare.work import PrepareRequest
     from reelwright.stages.prepare.work import prepare as make_tables
@@ -100,7 +101,7 @@ def prepare_dataset(
     if dataset is None:
         list_datasets()
         return
-    if _is_procedure(dataset):
+    if dataset.endswith((".yaml", ".yml")) or builtin_procedure(dataset) is not None:
         prepare_recordings(dataset, root=root, labels=labels, out=out, include_errors=with_errors, as_json=as_json)
         return
     spec = known_dataset(dataset)
@@ -149,12 +150,6 @@ def detections(
         raise ConfigError(f"--out {out}: the table is a .csv; give such a name")
     number = import_detections(sources, out)
     typer.echo(f"{number:,} detections in {out}")
-
-
-def _is_procedure(name: str) -> bool:
-    from reelwright.stages.prepare.recordings import builtin_procedure
-
-    return name.endswith((".yaml", ".yml")) or builtin_procedure(name) is not None
 
 
 def prepare_recordings(

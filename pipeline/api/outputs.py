@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.api.model import Model
@@ -23,7 +24,7 @@ from reelwright.storage.ledger.schema import check_schema
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store as Paths
 from reelwright.storage.store_errors import readable
-from reelwright.storage.tables.annotations import Annotation
+from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -246,7 +247,7 @@ class Store:
             lambda present: [
                 video(video_id=digest, digest=digest, split="", annotation=Annotation()) for digest in sorted(present)
             ],
-            labels=_NoLabels,
+            labels=SimpleNamespace(classes=(), background=UNKNOWN),
             node=key,
         )
 
@@ -261,11 +262,6 @@ class Store:
             ("folder", "bytes"), rows, title=repr(self).strip("<>")
         )
         return shown
-
-
-class _NoLabels:
-    classes: tuple[str, ...] = ()
-    background = -1
 
 
 def _names(folder: Path) -> list[str]:
