@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,17 +20,14 @@ from reelwright.stages.base.devices import Pending
 from reelwright.stages.base.work import FrameProgress
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
+from reelwright.stages.decode.source import Ended, Event, Events, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
-from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, InputRows, NeededRowMaker, clips_leave_out
+from reelwright.stages.embed.clips import Clip, ClipAssembler, InputRows, NeededRowMaker, clips_leave_out
 from reelwright.stages.embed.encoding.forward import ForwardPass, Rows, ViewsPending
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
 from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.items import DONE, ItemRow
-
-Event = Opened | FrameChunk | Restarted | Ended
-Events = Iterator[Event]
 
 EVENTS_AHEAD = 4  # chunks of frames that wait for the forward pass
 WRITES_AHEAD = 16  # batches of rows that wait for the disk
@@ -101,12 +98,12 @@ class EmbedEngine:
             self._write = writer.call
             for event in incoming:
                 match event:
+                    case Restarted():
+                        self._restart(event)
                     case Opened():
                         self._open(event, start_rows.get(event.digest, 0))
                     case FrameChunk():
                         self._take(event)
-                    case Restarted():
-                        self._restart(event)
                     case Ended():
                         self._end(event)
             self._submit(self._batcher.flush())
@@ -123,7 +120,7 @@ class EmbedEngine:
             self._write(lambda: self._sink.discard(video.digest))
         self._begin(video, event, start=start)
 
-    def _maker(self, event: Opened | Restarted, *, start: int = 0) -> ClipAssembler | NeededRowMaker:
+    def _maker(self, event: Opened, *, start: int = 0) -> ClipAssembler | NeededRowMaker:
         if event.times is None:
             return ClipAssembler(self._clip, start_row=start)
         assert self._needed is not None
@@ -140,8 +137,7 @@ class EmbedEngine:
         self._progress.advance(len(event.frames))
         video.decode_seconds += event.decode_seconds
         video.preprocess_seconds += event.preprocess_seconds
-        spans = FrameSpans(event.start_seconds, event.stop_seconds, event.source_frame)
-        self._feed(video, video.maker.add(event.frames, spans))
+        self._feed(video, video.maker.add(event.frames, event.times))
 
     def _restart(self, event: Restarted) -> None:
         """Another attempt begins at the first frame: what came of the one before is void."""
@@ -175,7 +171,7 @@ class EmbedEngine:
 
         self._write(discard)
 
-    def _begin(self, video: _Video, event: Opened | Restarted, *, start: int) -> None:
+    def _begin(self, video: _Video, event: Opened, *, start: int) -> None:
         maker = video.maker
         video.num_frames = 0 if isinstance(maker, NeededRowMaker) else event.num_rows
         num_rows: int | None = self._clip.num_rows(event.num_rows)
@@ -220,7 +216,9 @@ class EmbedEngine:
         while len(self._in_flight) > depth:
             done = self._in_flight.popleft()
             results = [pending.result() for pending in done.pending]
-            outputs = {name: _joined([result[name] for result in results]) for name in results[0]}
+            outputs = results[0]
+            if len(results) > 1:
+                outputs = {name: np.concatenate([result[name] for result in results]) for name in outputs}
             seconds = (time.perf_counter() - done.started) / done.batch.size
             start = 0
             for part in done.batch.parts:
@@ -279,10 +277,6 @@ class EmbedEngine:
         message = self._left_out.add_short(event.item.video_id, num_rows=num_frames)
         damage = event.message if isinstance(event, Ended) else ""
         return ItemError("too_short", "; ".join(filter(None, (damage, message))), status="skipped")
-
-
-def _joined(parts: list[Rows]) -> Rows:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _failed(event: Ended, error: ItemError, *, seconds: float = 0.0) -> ItemRow:

@@ -31,6 +31,15 @@ class Spans:
     source_start: IntArray
     source_stop: IntArray
 
+    def take(self, rows: IntArray | slice) -> Spans:
+        """Those of some rows, in the order given."""
+        return Spans(*(values[rows] for values in vars(self).values()))
+
+    @classmethod
+    def join(cls, parts: Sequence[Spans]) -> Spans:
+        """Those of ``parts``, one after the other."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
+
 
 def row_labels(annotation: Annotation, spans: Spans, *, background: int = UNKNOWN) -> IntArray:
     """The class of each row, int64 (T,); ``background`` where nothing is said.
@@ -101,19 +110,20 @@ class RowTimes:
         """T."""
         return len(self.source_frame)
 
-    def take(self, rows: IntArray) -> RowTimes:
+    def take(self, rows: IntArray | slice) -> RowTimes:
         """Those of some rows, in the order given."""
-        return RowTimes(
-            source_frame=self.source_frame[rows],
-            pts_seconds=self.pts_seconds[rows],
-            stop_seconds=self.stop_seconds[rows],
+        return RowTimes(**{name: values[rows] for name, values in vars(self).items()})
+
+    def spans(self, first: IntArray | slice, last: IntArray | slice) -> Spans:
+        """Spans of what reaches from row ``first`` to row ``last``, both included."""
+        return Spans(
+            start_seconds=self.pts_seconds[first],
+            stop_seconds=self.stop_seconds[last],
+            source_start=self.source_frame[first],
+            source_stop=self.source_frame[last] + 1,
         )
 
     @classmethod
     def join(cls, parts: Sequence[RowTimes]) -> RowTimes:
         """Those of ``parts``, one after the other."""
-        return cls(
-            source_frame=np.concatenate([part.source_frame for part in parts]),
-            pts_seconds=np.concatenate([part.pts_seconds for part in parts]),
-            stop_seconds=np.concatenate([part.stop_seconds for part in parts]),
-        )
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
