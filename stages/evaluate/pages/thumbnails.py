@@ -1,4 +1,4 @@
-"""Small pictures of a video at given times, as JPEG data URIs: from stored frames, else decoded from the file."""
+"""Small pictures of a video as JPEG data URIs, and the times at which they are taken; pictures as parts of a page."""
 
 from __future__ import annotations
 
