@@ -10,8 +10,9 @@ frame's own time stamp is not decided by rounding:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,23 +23,29 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
+class _Columns:
+    """Arrays (T,) of one entry a row."""
+
+    def take(self, rows: IntArray | slice) -> Self:
+        """Those of some rows, in the order given."""
+        make: Callable[..., Self] = type(self)
+        return make(**{name: values[rows] for name, values in vars(self).items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Those of ``parts``, one after the other."""
+        make: Callable[..., Self] = cls
+        return make(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
 @dataclass(frozen=True)
-class Spans:
+class Spans(_Columns):
     """Where the T rows of one video lie: float64 (T,) seconds and int64 (T,) source frames, half-open."""
 
     start_seconds: FloatArray
     stop_seconds: FloatArray
     source_start: IntArray
     source_stop: IntArray
-
-    def take(self, rows: IntArray | slice) -> Spans:
-        """Those of some rows, in the order given."""
-        return Spans(*(values[rows] for values in vars(self).values()))
-
-    @classmethod
-    def join(cls, parts: Sequence[Spans]) -> Spans:
-        """Those of ``parts``, one after the other."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 
 
 def row_labels(annotation: Annotation, spans: Spans, *, background: int = UNKNOWN) -> IntArray:
@@ -98,7 +105,7 @@ def _nearest(sorted_values: FloatArray, wanted: FloatArray) -> IntArray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowTimes:
+class RowTimes(_Columns):
     """Which frame each row is: (T,) arrays."""
 
     source_frame: IntArray
@@ -110,10 +117,6 @@ class RowTimes:
         """T."""
         return len(self.source_frame)
 
-    def take(self, rows: IntArray | slice) -> RowTimes:
-        """Those of some rows, in the order given."""
-        return RowTimes(**{name: values[rows] for name, values in vars(self).items()})
-
     def spans(self, first: IntArray | slice, last: IntArray | slice) -> Spans:
         """Spans of what reaches from row ``first`` to row ``last``, both included."""
         return Spans(
@@ -122,8 +125,3 @@ class RowTimes:
             source_start=self.source_frame[first],
             source_stop=self.source_frame[last] + 1,
         )
-
-    @classmethod
-    def join(cls, parts: Sequence[RowTimes]) -> RowTimes:
-        """Those of ``parts``, one after the other."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
