@@ -46,7 +46,7 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     """
     config = EvaluateConfig.model_validate(dict(work.config))
     store, reference = Store.at(work.store), work.inputs["predictions"][0]
-    steps = StepSet(store.steps(reference.key))
+    steps = StepSet(store.output("steps", reference.key))
     info = steps.info
     videos = step_videos(steps, splits=config.splits, settings=config.steps)
     if not videos:
