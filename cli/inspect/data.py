@@ -83,7 +83,7 @@ def sheet(
         probe.start_seconds, probe.start_seconds + probe.duration_seconds, number=frames
     )
     try:
-        shown = load("reelwright.stages.show.frames:frames_at")(
+        shown = load("reelwright.stages.evaluate.pages.frame_source:frames_at")(
             dataset.items[digest], tuple(times), short_side=short_side
         )
     except ItemError as error:

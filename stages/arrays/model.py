@@ -38,7 +38,7 @@ from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.loaded_run import VideoRows
 from reelwright.stages.predict.work import load_for, scorer_for
-from reelwright.storage.arrays.spans import Spans, join_by_time
+from reelwright.storage.arrays.spans import RowTimes, Spans, join_by_time
 from reelwright.storage.errors import ConfigError, InputError, ItemError
 from reelwright.storage.store import Store
 
@@ -282,9 +282,11 @@ def _events(item: VideoItem, frames: Frames, spans: Spans, encoder: _Encoder) ->
             item=item,
             start_row=start,
             frames=seen,
-            start_seconds=spans.start_seconds[part],
-            stop_seconds=spans.stop_seconds[part],
-            source_frame=spans.source_start[part],
+            times=RowTimes(
+                source_frame=spans.source_start[part],
+                pts_seconds=spans.start_seconds[part],
+                stop_seconds=spans.stop_seconds[part],
+            ),
         )
     yield Ended(item=item, status="ok", cause="", message="", backend="array", seconds=0.0, attempts=1, num_rows=count)
 

@@ -81,6 +81,17 @@ class Reader(Protocol):
         """Give the file and the decoder back. Safe to call twice."""
 
 
+class ReadByNumber:
+    """What a `Reader` has where its times are known, and no file stays open."""
+
+    def frames(self) -> Iterator[Shown]:
+        """Never asked for: the times are known."""
+        raise AssertionError(self)
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+
+
 def runs(source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """(source_frame, how many times it is asked for) in order."""
     values, counts = np.unique(np.asarray(source_frames, np.int64), return_counts=True)

@@ -78,8 +78,7 @@ class VideoRows:
 
     def opened(self, start_row: int) -> Sent:
         """What is sent first."""
-        body = {"event": "opened", "num_rows": self.num_rows, "start_row": start_row}
-        return {**body, "is_open": self.times is None}, []
+        return opened(self.num_rows, start_row, is_open=self.times is None)
 
     def batches(
         self, rows: int, *, start: int = 0, stop: int | None = None, most_bytes: float = math.inf
@@ -217,13 +216,10 @@ def _snapshot(path: Path, digest: str, stamp: Sequence[int] | None) -> Snapshot 
         snapshot = Snapshot.of(path)
     except OSError:
         return None  # the reader says what is wrong
-    if stamp is not None and tuple(stamp) != snapshot.stamp and digest not in _digests(path):
+    is_other = stamp is not None and tuple(stamp) != snapshot.stamp
+    if is_other and digest not in (file_digest(path), file_digest(path, quick=True)):
         raise ItemError("changed", f"{path} is not the file any more that was indexed: it was replaced; run again")
     return snapshot
-
-
-def _digests(path: Path) -> tuple[str, str]:
-    return file_digest(path), file_digest(path, quick=True)
 
 
 def planned_times(times: FrameTimes, config: DecodeConfig) -> RowTimes:
@@ -278,25 +274,22 @@ def applied(frames: geometries.Frames, step: Geometry) -> geometries.Frames:
         raise ItemError("geometry", str(error)) from None
 
 
-def opened_needed(times: RowTimes) -> Sent:
-    """What is sent first where only some rows follow: the times of all."""
-    return {"event": "opened", "num_rows": times.num_rows, "start_row": 0, "is_open": False}, [
-        times.pts_seconds,
-        times.stop_seconds,
-        times.source_frame,
-    ]
+def opened(num_rows: int, start_row: int = 0, *, is_open: bool = False, times: RowTimes | None = None) -> Sent:
+    """What is sent first; where only some rows follow, with the times of all."""
+    body = {"event": "opened", "num_rows": num_rows, "start_row": start_row, "is_open": is_open}
+    return body, [] if times is None else [*vars(times).values()]
 
 
 def chunk(batch: Batch, start: int) -> Sent:
     """What is sent of rows [start, start + n): their frames and times."""
-    times = batch.times
     seconds = [batch.decode_seconds, batch.preprocess_seconds]
-    return {"event": "chunk", "start_row": start, "seconds": seconds}, [
-        batch.pictures,
-        times.pts_seconds,
-        times.stop_seconds,
-        times.source_frame,
-    ]
+    return {"event": "chunk", "start_row": start, "seconds": seconds}, [batch.pictures, *vars(batch.times).values()]
+
+
+def row_times(arrays: Sequence[NDArray[Any]]) -> RowTimes:
+    """Times as `opened` and `chunk` send them."""
+    source_frame, pts_seconds, stop_seconds = arrays
+    return RowTimes(source_frame=source_frame, pts_seconds=pts_seconds, stop_seconds=stop_seconds)
 
 
 def notes(reader: Reader) -> Iterator[Sent]:

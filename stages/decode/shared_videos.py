@@ -9,7 +9,7 @@ from reelwright.stages.base.work import Reporter, Shards, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.work import decode_plan
+from reelwright.stages.decode.source import decode_plan
 from reelwright.storage.arrays.frame_writer import SharedFrames
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.ledger.items import ItemRow
@@ -58,8 +58,14 @@ class SharedDecode:
 
     def _decode(self, start: int, stop: int, *, order: Sequence[str]) -> bool:
         """Shards [start, stop), or begin the video, in a process that can be killed; whether all went well at once."""
-        place = {"store": str(self._frames.path), "start": start, "stop": stop}
-        plan = decode_plan("share_video", self._config, order, workers=1, index=self._index, place=place)
+        plan = decode_plan(
+            "store_tasks:share_video",
+            self._config,
+            workers=1,
+            index=self._index,
+            backends=lambda _: order,
+            also=lambda *_: {"store": str(self._frames.path), "start": start, "stop": stop},
+        )
         num_opened = 0
         for event in attempt_all([self._item], plan):
             if isinstance(event, Attempt):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all, num_cores, num_workers
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.rows import applied
+from reelwright.stages.decode.rows import applied, row_times
+from reelwright.storage.arrays.spans import RowTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +32,6 @@ class _Event:
         return self.item.digest
 
 
-@dataclass(frozen=True)
-class FrameTimes:
-    """Of all T rows of a video, as `FrameChunk` has them of some, (T,) each."""
-
-    start_seconds: NDArray[np.float64]
-    stop_seconds: NDArray[np.float64]
-    source_frame: NDArray[np.int64]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Opened(_Event):
     """The first event of a video that can be opened; chunks follow."""
@@ -47,8 +39,12 @@ class Opened(_Event):
     num_rows: int  # planned, of the whole video; a damaged one gives fewer
     backend: str
     start_row: int  # of the first chunk
-    times: FrameTimes | None = None  # of all rows, where only those needed come; None: all come
+    times: RowTimes | None = None  # of all rows, where only those needed come; None: all come
     is_open: bool = False  # only the end of the video will tell how many rows there are; num_rows is about right
+
+
+class Restarted(Opened):
+    """Another attempt begins again at row 0: throw away all that came of this video. Chunks follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,27 +53,9 @@ class FrameChunk(_Event):
 
     start_row: int
     frames: NDArray[np.uint8]  # (n, h, w, 3) RGB
-    start_seconds: NDArray[np.float64]  # (n,) presentation time of the frame
-    stop_seconds: NDArray[np.float64]  # (n,) presentation time of the next source frame; of the last: its end
-    source_frame: NDArray[np.int64]  # (n,) number of the frame in the video
+    times: RowTimes  # (n,)
     decode_seconds: float = 0.0  # that a process took for these rows
     preprocess_seconds: float = 0.0  # the same, of resize and crop
-
-    @property
-    def pts_seconds(self) -> NDArray[np.float64]:
-        """(n,) presentation times, the same as start_seconds."""
-        return self.start_seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restarted(_Event):
-    """Another backend begins again at row 0: throw away all that came of this video. Chunks follow."""
-
-    num_rows: int
-    backend: str
-    start_row: int = 0
-    times: FrameTimes | None = None  # as in Opened
-    is_open: bool = False  # the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +66,10 @@ class Ended(_Event, DecodeResult):
     """
 
     num_rows: int  # of the video that came, those before start_row counted
+
+
+Event = Opened | FrameChunk | Ended
+Events = Iterator[Event]
 
 
 def stream_frames(
@@ -102,7 +84,8 @@ def stream_frames(
     needed: Needed | None = None,
     stop_rows: Mapping[str, int] | None = None,
     index: Path | None = None,
-) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
+    times: Mapping[str, Sequence[float]] | None = None,
+) -> Events:
     """Yield the frames of all ``items``; events of several videos interleave, those of one come in order.
 
     decode: which frames, at which size. frames_store: read the rows stored there instead of decoding. geometry: applied
@@ -110,17 +93,40 @@ def stream_frames(
     rows of a chunk, at most. start_rows: by digest, the first row wanted of a long video (the same frames come as from
     the start); a backend that takes over from one that failed begins at row 0. stop_rows: by digest, the row before
     which to end. needed: only these rows of each video come (of a damaged one all); backends decode no more than leads
-    to them. index: the folder where frame indexes are kept by digest. At most two chunks per worker are held ready.
+    to them. index: the folder where frame indexes are kept by digest. times: by video_id, in place of those of
+    ``decode``: the frame on screen at each (ascending seconds). At most two chunks per worker are held ready.
     Closing the generator kills the processes. Raises ConfigError for a backend that is not installed.
     """
-    shared: dict[str, Any] = {"chunk_rows": chunk_rows}
-    if needed is not None:
-        shared["needed"] = needed.to_plain()
-    wanted = _Wanted(start_rows or {}, stop_rows or {})
-    if frames_store is not None:
-        plan = _stored_plan(frames_store, shared, wanted, num_workers(workers, len(items)))
+    starts, stops, count = start_rows or {}, stop_rows or {}, num_workers(workers, len(items))
+    shared = {"chunk_rows": chunk_rows} | ({} if needed is None else {"needed": needed.to_plain()})
+    plain = decode.model_dump(mode="json")
+
+    def wanted(item: VideoItem, broken: int) -> dict[str, Any]:
+        start = 0 if broken else starts.get(item.digest, 0)  # from the start where an attempt was broken off
+        own = {} if times is None else {"config": {**plain, "times": times[item.video_id]}}
+        return {**shared, "start_row": start, "stop_row": stops.get(item.digest), **own}
+
+    if frames_store is None:
+        orders = {is_range: backend_order(decode.backend, is_range=is_range) for is_range in (False, True)}
+        plan = decode_plan(
+            "tasks:stream_video",
+            decode,
+            workers=count,
+            index=index,
+            backends=lambda item: orders[item.digest in stops],
+            also=wanted,
+        )
     else:
-        plan = _decoding_plan(decode, shared, wanted, num_workers(workers, len(items)), index=index)
+        plan = Plan(
+            function="reelwright.stages.decode.store_tasks:stream_stored",
+            arguments=lambda item, _, broken: {
+                **wanted(item, broken),
+                "store": str(frames_store),
+                "digest": item.digest,
+            },
+            backends=lambda _: ["store"],
+            workers=count,
+        )
     return _events(items, plan if geometry is None else replace(plan, through=partial(_seen, geometry)))
 
 
@@ -137,107 +143,71 @@ def _seen(geometry: Geometry, body: dict[str, Any], arrays: list[NDArray[Any]]) 
     return [frames, *arrays[1:]]
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The rows wanted of videos that are not wanted whole, by digest."""
+def decode_plan(
+    task: str,
+    config: DecodeConfig,
+    *,
+    workers: int,
+    index: Path | None,
+    backends: Callable[[VideoItem], Sequence[str]],
+    also: Callable[[VideoItem, int], Mapping[str, Any]],
+) -> Plan:
+    """How videos are decoded by ``task``, a MODULE:FUNCTION of this room.
 
-    starts: Mapping[str, int]
-    stops: Mapping[str, int]
-
-    def of(self, item: VideoItem, broken: int) -> dict[str, int | None]:
-        """The first row and the one before which to end; from the start where an attempt was broken off."""
-        start = 0 if broken else self.starts.get(item.digest, 0)
-        return {"start_row": start, "stop_row": self.stops.get(item.digest)}
-
-
-def decoding(config: DecodeConfig, workers: int, *, index: Path | None) -> dict[str, Any]:
-    """The arguments of a task that are the same for every video. index: where frame indexes are kept."""
-    return {
+    ``backends`` are those to try, first to last; ``also`` gives further arguments of a video, by the number of attempts
+    at it that were broken off. index: where frame indexes are kept.
+    """
+    common = {
         "config": config.model_dump(mode="json"),
         "num_threads": max(1, num_cores() // workers),
         "index": None if index is None else str(index),
     }
 
-
-def of_item(item: VideoItem) -> dict[str, Any]:
-    """The arguments of a task that say which video."""
-    return {"path": item.path, "digest": item.digest, "stamp": item.stamp}
-
-
-def backends_of(item: VideoItem, order: Sequence[str]) -> Sequence[str]:
-    """A folder (of images, of stored frames) is read in one way only; which one is seen when it is opened."""
-    return ["images"] if Path(item.path).is_dir() else order
-
-
-def _decoding_plan(
-    config: DecodeConfig, shared: dict[str, Any], wanted: _Wanted, workers: int, *, index: Path | None
-) -> Plan:
-    common = {**shared, **decoding(config, workers, index=index)}
-    orders = {is_range: backend_order(config.backend, is_range=is_range) for is_range in (False, True)}
-
     def arguments(item: VideoItem, backend: str, broken: int) -> dict[str, Any]:
-        return {**common, **wanted.of(item, broken), **of_item(item), "backend": backend}
+        video = {"path": item.path, "digest": item.digest, "stamp": item.stamp}
+        return {**common, **video, "backend": backend, **also(item, broken)}
 
     return Plan(
-        function="reelwright.stages.decode.tasks:stream_video",
+        function=f"reelwright.stages.decode.{task}",
         arguments=arguments,
-        backends=lambda item: backends_of(item, orders[item.digest in wanted.stops]),
+        # a folder (of images, of stored frames) is read in one way only; which one is seen when it is opened
+        backends=lambda item: ["images"] if Path(item.path).is_dir() else backends(item),
         workers=workers,
         timeout_seconds=config.timeout_seconds,
     )
 
 
-def _stored_plan(store: Path, shared: dict[str, Any], wanted: _Wanted, workers: int) -> Plan:
-    def arguments(item: VideoItem, _backend: str, broken: int) -> dict[str, Any]:
-        return {**shared, **wanted.of(item, broken), "store": str(store), "digest": item.digest}
-
-    return Plan(
-        function="reelwright.stages.decode.store_tasks:stream_stored",
-        arguments=arguments,
-        backends=lambda _item: ["store"],
-        workers=workers,
-    )
-
-
-def _events(items: Sequence[VideoItem], plan: Plan) -> Iterator[Opened | FrameChunk | Restarted | Ended]:
+def _events(items: Sequence[VideoItem], plan: Plan) -> Events:
     opened: set[int] = set()
     rows: dict[int, int] = {}  # by id of the item: two names may share one digest
     for event in attempt_all(items, plan):
-        if isinstance(event, Attempt):
-            if event.body["event"] == "opened":
-                yield _opening(event, is_first=id(event.item) not in opened)
-                opened.add(id(event.item))
-            elif event.body["event"] == "chunk":
-                chunk = _chunk(event)
-                rows[id(event.item)] = chunk.start_row + len(chunk.frames)
-                yield chunk
-        else:
-            yield _ended(event, rows.pop(id(event.item), 0))
+        place = id(event.item)
+        if not isinstance(event, Attempt):
+            yield Ended(**vars(event), num_rows=rows.pop(place, 0))
+        elif event.body["event"] == "opened":
+            yield _opened(event, Restarted if place in opened else Opened)
+            opened.add(place)
+        elif event.body["event"] == "chunk":
+            chunk = _chunk(event)
+            rows[place] = chunk.start_row + len(chunk.frames)
+            yield chunk
 
 
-def _opening(event: Attempt, *, is_first: bool) -> Opened | Restarted:
-    num_rows, start = int(event.body["num_rows"]), int(event.body["start_row"])
-    times = FrameTimes(*event.arrays) if event.arrays else None
-    how: dict[str, Any] = {"times": times, "is_open": bool(event.body["is_open"])}
-    if not is_first:
-        return Restarted(item=event.item, num_rows=num_rows, backend=event.backend, **how)
-    return Opened(item=event.item, num_rows=num_rows, backend=event.backend, start_row=start, **how)
-
-
-def _chunk(event: Attempt) -> FrameChunk:
-    frames, start_seconds, stop_seconds, source_frame = event.arrays
-    decode_seconds, preprocess_seconds = event.body["seconds"]
-    return FrameChunk(
-        item=event.item,
-        start_row=int(event.body["start_row"]),
-        frames=frames,
-        start_seconds=start_seconds,
-        stop_seconds=stop_seconds,
-        source_frame=source_frame,
-        decode_seconds=decode_seconds,
-        preprocess_seconds=preprocess_seconds,
+def _opened(event: Attempt, kind: type[Opened]) -> Opened:
+    body, times = event.body, row_times(event.arrays) if event.arrays else None
+    start, is_open = body["start_row"], body["is_open"]
+    return kind(
+        item=event.item, num_rows=body["num_rows"], backend=event.backend, start_row=start, times=times, is_open=is_open
     )
 
 
-def _ended(outcome: DecodeResult, num_rows: int) -> Ended:
-    return Ended(**vars(outcome), num_rows=num_rows)
+def _chunk(event: Attempt) -> FrameChunk:
+    decode_seconds, preprocess_seconds = event.body["seconds"]
+    return FrameChunk(
+        item=event.item,
+        start_row=event.body["start_row"],
+        frames=event.arrays[0],
+        times=row_times(event.arrays[1:]),
+        decode_seconds=decode_seconds,
+        preprocess_seconds=preprocess_seconds,
+    )

@@ -12,7 +12,7 @@ import numpy as np
 
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.geometry import Frames
-from reelwright.stages.decode.rows import CHUNK_BYTES, Batch, Sent, chunk, notes, opened_needed, reading
+from reelwright.stages.decode.rows import CHUNK_BYTES, Batch, Sent, chunk, notes, opened, reading
 from reelwright.storage.arrays.frame_writer import FrameWriter, SharedFrames
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
 from reelwright.storage.arrays.spans import RowTimes
@@ -36,13 +36,13 @@ def stream_stored(
     chunk_rows = max(1, min(chunk_rows, CHUNK_BYTES // max(1, height * width * 3)))
     if needed is not None:
         wanted = Needed.from_plain(needed).frames(rows.num_rows)
-        yield opened_needed(rows.times)
+        yield opened(rows.num_rows, times=rows.times)
         times = rows.times.take(wanted)
         for start in range(0, len(wanted), chunk_rows):
             part = wanted[start : start + chunk_rows]
             yield chunk(_read(partial(rows.take, part), times.take(np.arange(start, start + len(part)))), start)
         return
-    yield {"event": "opened", "num_rows": rows.num_rows, "start_row": start_row, "is_open": False}, []
+    yield opened(rows.num_rows, start_row)
     end = rows.num_rows if stop_row is None else min(stop_row, rows.num_rows)
     for start in range(start_row, end, chunk_rows):
         stop = min(start + chunk_rows, end)

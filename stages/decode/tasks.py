@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.decode.rows import CHUNK_BYTES, Sent, VideoRows, chunk, notes, opened_needed, reading
+from reelwright.stages.decode.rows import CHUNK_BYTES, Sent, VideoRows, chunk, notes, opened, reading
 from reelwright.storage.errors import ItemError
 
 
@@ -61,7 +61,7 @@ def _learn_times(rows: VideoRows) -> None:
 def _needed_chunks(rows: VideoRows, needed: Needed, chunk_rows: int) -> Iterator[Sent]:
     assert rows.times is not None
     wanted = needed.frames(rows.times.num_rows)
-    yield opened_needed(rows.times)
+    yield opened(rows.num_rows, times=rows.times)
     start = 0
     for batch in rows.take(chunk_rows, wanted=wanted, most_bytes=CHUNK_BYTES):
         yield chunk(batch, start)

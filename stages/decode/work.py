@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
+from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, Plan, attempt_all, num_workers
+from reelwright.stages.decode.processes.attempts import Attempt, DecodeResult, attempt_all, num_workers
 from reelwright.stages.decode.readers import backend_order
-from reelwright.stages.decode.source import backends_of, decoding, of_item
+from reelwright.stages.decode.source import decode_plan
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.ledger.items import DONE, ItemLedger, ItemRow
 from reelwright.storage.store import Store
@@ -30,8 +27,14 @@ def run_items(work: Work, reporter: Reporter) -> None:
     counts = _Counts(reporter)
     config = DecodeConfig.model_validate(dict(work.config))
     order, workers = backend_order(config.backend), num_workers(config.workers, len(work.items))
-    place = {"store": str(frames.path)}
-    plan = decode_plan("store_video", config, order, workers=workers, index=store.frame_index, place=place)
+    plan = decode_plan(
+        "store_tasks:store_video",
+        config,
+        workers=workers,
+        index=store.frame_index,
+        backends=lambda _: order,
+        also=lambda *_: {"store": str(frames.path)},
+    )
     with contextlib.ExitStack() as interrupted:
         interrupted.callback(_compact, ledger)
         for event in attempt_all(work.items, plan):
@@ -48,24 +51,6 @@ def run_items(work: Work, reporter: Reporter) -> None:
 def _compact(ledger: ItemLedger) -> None:
     with contextlib.suppress(OSError):  # the disk may be full: marks say the same
         ledger.compact()
-
-
-def decode_plan(
-    task: str, config: DecodeConfig, order: Sequence[str], *, workers: int, index: Path, place: Mapping[str, Any]
-) -> Plan:
-    """How videos are decoded by a function of `store_tasks`, to which ``place`` says where their frames go."""
-    common = {**decoding(config, workers, index=index), **place}
-
-    def arguments(item: VideoItem, backend: str, _attempt: int) -> dict[str, Any]:
-        return {**common, **of_item(item), "backend": backend}
-
-    return Plan(
-        function=f"reelwright.stages.decode.store_tasks:{task}",
-        arguments=arguments,
-        backends=lambda item: backends_of(item, order),
-        workers=workers,
-        timeout_seconds=config.timeout_seconds,
-    )
 
 
 class _Counts:

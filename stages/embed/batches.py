@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from reelwright.stages.datasets.sampling.windows import BoolArray
 from reelwright.stages.embed.clips import InputRows
-from reelwright.storage.arrays.spans import Spans
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,4 @@ def sliced(rows: InputRows, start: int, stop: int) -> InputRows:
     if start == 0 and stop >= len(rows.frames):
         return rows
     mask = None if rows.mask is None else rows.mask[start:stop]
-    return InputRows(rows.start + start, rows.frames[start:stop], sliced_spans(rows.spans, start, stop), mask)
-
-
-def sliced_spans(spans: Spans, start: int, stop: int) -> Spans:
-    """Spans of rows [start, stop)."""
-    return Spans(
-        spans.start_seconds[start:stop],
-        spans.stop_seconds[start:stop],
-        spans.source_start[start:stop],
-        spans.source_stop[start:stop],
-    )
+    return InputRows(rows.start + start, rows.frames[start:stop], rows.spans.take(slice(start, stop)), mask)

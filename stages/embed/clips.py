@@ -22,10 +22,9 @@ import numpy.typing as npt
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import BoolArray, WindowShape, window_rows, windows_at
-from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.arrays.spans import RowTimes, Spans
 
 Frames = npt.NDArray[np.uint8]
-Seconds = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
 
@@ -67,34 +66,43 @@ def clips_leave_out(clip: Clip) -> LeftOut:
     return LeftOut(shape=clip, block="clip", rows="frames", fate="are in no clip")
 
 
-@dataclass(frozen=True)
-class FrameSpans:
-    """Presentation times (n,) float64 seconds, half-open, and source frame numbers (n,) int64 of consecutive frames."""
+class _Frames:
+    """Consecutive frames of a video that rows are still to be made of, with their times."""
 
-    start_seconds: Seconds
-    stop_seconds: Seconds
-    source_frame: Numbers
+    def __init__(self, first: int) -> None:
+        self.first = first  # number of the first one held
+        self._frames: Frames | None = None
+        self._times: RowTimes | None = None
 
-    def joined(self, later: FrameSpans) -> FrameSpans:
-        """These and those that follow."""
-        return FrameSpans(
-            np.concatenate([self.start_seconds, later.start_seconds]),
-            np.concatenate([self.stop_seconds, later.stop_seconds]),
-            np.concatenate([self.source_frame, later.source_frame]),
-        )
+    @property
+    def stop(self) -> int:
+        """The number after that of the last one."""
+        return self.first + (0 if self._frames is None else len(self._frames))
 
-    def after(self, count: int) -> FrameSpans:
-        """All but the first ``count``."""
-        return FrameSpans(self.start_seconds[count:], self.stop_seconds[count:], self.source_frame[count:])
+    def add(self, frames: Frames, times: RowTimes) -> None:
+        """The next ones, (n,H,W,3)."""
+        self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
+        self._times = times if self._times is None else RowTimes.join([self._times, times])
 
-    def of_rows(self, first: Numbers, last: Numbers) -> Spans:
-        """Spans of rows from frame ``first`` to frame ``last``, both included."""
-        return Spans(
-            start_seconds=self.start_seconds[first],
-            stop_seconds=self.stop_seconds[last],
-            source_start=self.source_frame[first],
-            source_stop=self.source_frame[last] + 1,
-        )
+    def take(self, numbers: Numbers) -> Frames:
+        """Those of these numbers, of any shape."""
+        assert self._frames is not None
+        return self._frames[numbers - self.first]
+
+    def spans(self, first: Numbers, last: Numbers) -> Spans:
+        """Of rows from frame ``first`` to frame ``last``, both included."""
+        assert self._times is not None
+        return self._times.spans(first - self.first, last - self.first)
+
+    def drop(self, stop: int) -> None:
+        """Forget those before number ``stop``, as far as they have come."""
+        count = min(stop, self.stop) - self.first
+        if count > 0:
+            assert self._frames is not None
+            assert self._times is not None
+            # A copy: a view would keep the whole chunk alive.
+            self._frames, self._times = self._frames[count:].copy(), self._times.take(slice(count, None))
+            self.first += count
 
 
 class ClipAssembler:
@@ -107,61 +115,40 @@ class ClipAssembler:
     def __init__(self, clip: Clip, *, start_row: int = 0, rows_at_once: int = 8) -> None:
         self._clip = clip
         self._rows_at_once = rows_at_once
-        self._first = clip.first_frame(start_row)  # number of the first frame held
-        self._frames: Frames | None = None
-        self._spans: FrameSpans | None = None
+        self._frames = _Frames(clip.first_frame(start_row))
         self.num_rows = start_row  # given out up to now, those before the start included
 
-    def add(self, frames: Frames, spans: FrameSpans) -> Iterator[InputRows]:
+    def add(self, frames: Frames, times: RowTimes) -> Iterator[InputRows]:
         """The rows that ``frames`` (n,H,W,3), which follow those before, complete."""
         if self._clip == Clip():
             rows = np.arange(len(frames))
             self.num_rows += len(frames)
-            yield InputRows(self.num_rows - len(frames), frames, spans.of_rows(rows, rows))
+            yield InputRows(self.num_rows - len(frames), frames, times.spans(rows, rows))
             return
-        self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
-        self._spans = spans if self._spans is None else self._spans.joined(spans)
-        room = self._num_frames - self._clip.span_rows
+        self._frames.add(frames, times)
+        room = self._frames.stop - self._clip.span_rows
         complete = room // self._clip.hop + 1 if room >= 0 else 0
         while self.num_rows < complete:
             count = min(complete - self.num_rows, self._rows_at_once)
             yield self._take(np.arange(self.num_rows, self.num_rows + count) * self._clip.hop)
-        self._forget()
+        # where the hop is longer than a clip, some are still to come
+        first = self._clip.first_frame(self.num_rows)
+        if self._clip.to_end:  # if the video ended here, its last clip would begin there
+            first = max(first, self._frames.stop - self._clip.span_rows)
+        self._frames.drop(first)
 
     def close(self) -> Iterator[InputRows]:
         """The row that only the end of the video makes: of one shorter than a clip, or one that reaches to the end."""
-        if self._frames is not None and self.num_rows < self._clip.num_rows(self._num_frames):
-            yield self._take(np.array([max(self._num_frames - self._clip.span_rows, 0)]))
-        self._frames = self._spans = None
-
-    @property
-    def _num_frames(self) -> int:
-        """Of the video up to now."""
-        assert self._frames is not None
-        return self._first + len(self._frames)
+        if self.num_rows < self._clip.num_rows(self._frames.stop):
+            yield self._take(np.array([max(self._frames.stop - self._clip.span_rows, 0)]))
+        self._frames.drop(self._frames.stop)
 
     def _take(self, starts: Numbers) -> InputRows:
-        assert self._frames is not None
-        assert self._spans is not None
-        rows = windows_at(np.zeros_like(starts), starts, self._num_frames, self._clip)
-        frames, is_real = window_rows(rows, self._clip)
+        rows = windows_at(np.zeros_like(starts), starts, self._frames.stop, self._clip)
+        numbers, is_real = window_rows(rows, self._clip)
         self.num_rows += len(rows)
-        clips, mask = padded(self._frames[frames - self._first], is_real, self._clip)
-        spans = self._spans.of_rows(starts - self._first, rows.last_row(self._clip) - self._first)
-        return InputRows(self.num_rows - len(rows), clips, spans, mask)
-
-    def _forget(self) -> None:
-        """Drop the frames before the next clip; where the hop is longer than a clip, also some still to come."""
-        assert self._frames is not None
-        assert self._spans is not None
-        first = self._clip.first_frame(self.num_rows)
-        if self._clip.to_end:  # if the video ended here, its last clip would begin there
-            first = max(first, self._num_frames - self._clip.span_rows)
-        drop = min(first - self._first, len(self._frames))
-        if drop > 0:
-            # A copy: a view would keep the whole chunk alive.
-            self._frames, self._spans = self._frames[drop:].copy(), self._spans.after(drop)
-            self._first += drop
+        clips, mask = padded(self._frames.take(numbers), is_real, self._clip)
+        return InputRows(self.num_rows - len(rows), clips, self._frames.spans(starts, rows.last_row(self._clip)), mask)
 
 
 def padded(clips: Frames, is_real: BoolArray, shape: WindowShape) -> tuple[Frames, BoolArray | None]:
@@ -176,7 +163,7 @@ def padded(clips: Frames, is_real: BoolArray, shape: WindowShape) -> tuple[Frame
 
 
 class NeededRowMaker:
-    """As `RowMaker`, of a video of which only the frames of some rows come (`sampling.needed`), in order.
+    """As `ClipAssembler`, of a video of which only the frames of some rows come (`sampling.needed`), in order.
 
     Rows count among those needed; their spans are those of their frames.
     """
@@ -186,9 +173,7 @@ class NeededRowMaker:
         self._places = np.searchsorted(needed.frames(num_frames), frames)  # (R, length) among the frames that come
         self._row = needed.row
         self._rows_at_once = rows_at_once
-        self._first = 0
-        self._frames: Frames | None = None
-        self._spans: FrameSpans | None = None
+        self._frames = _Frames(0)
         self.num_rows = 0
 
     @property
@@ -196,30 +181,25 @@ class NeededRowMaker:
         """Rows that there will be."""
         return len(self._places)
 
-    def add(self, frames: Frames, spans: FrameSpans) -> Iterator[InputRows]:
+    def add(self, frames: Frames, times: RowTimes) -> Iterator[InputRows]:
         """The rows that ``frames`` (n,H,W,3), the next of those needed, complete."""
-        self._frames = frames if self._frames is None else np.concatenate([self._frames, frames])
-        self._spans = spans if self._spans is None else self._spans.joined(spans)
-        complete = int(np.searchsorted(self._places[:, -1], self._first + len(self._frames)))
+        self._frames.add(frames, times)
+        complete = int(np.searchsorted(self._places[:, -1], self._frames.stop))
         while self.num_rows < complete:
             yield self._take(min(complete - self.num_rows, self._rows_at_once))
-        drop = len(self._frames) if self.num_rows == len(self._places) else self._places[self.num_rows, 0] - self._first
-        if drop > 0:
-            self._frames, self._spans = self._frames[drop:].copy(), self._spans.after(drop)
-            self._first += drop
+        is_done = self.num_rows == len(self._places)
+        self._frames.drop(self._frames.stop if is_done else int(self._places[self.num_rows, 0]))
 
     def close(self) -> Iterator[InputRows]:
         """Nothing is left: every row was complete with its last frame."""
-        self._frames = self._spans = None
         yield from ()
 
     def _take(self, count: int) -> InputRows:
-        assert self._frames is not None
-        assert self._spans is not None
         start = self.num_rows
-        places = self._places[start : start + count] - self._first
+        places = self._places[start : start + count]
         self.num_rows += count
-        rows, mask = self._frames[places[:, 0]], None
         if places.shape[1] > 1:
-            rows, mask = padded(self._frames[places], self._is_real[start : start + count], self._row)
-        return InputRows(start, rows, self._spans.of_rows(places[:, 0], places[:, -1]), mask)
+            rows, mask = padded(self._frames.take(places), self._is_real[start : start + count], self._row)
+        else:
+            rows, mask = self._frames.take(places[:, 0]), None
+        return InputRows(start, rows, self._frames.spans(places[:, 0], places[:, -1]), mask)

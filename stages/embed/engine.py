@@ -10,23 +10,20 @@ the queues and by one shard for each video in work, whatever the length of a vid
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reelwright.stages.base.work import FrameProgress
 from reelwright.stages.datasets.sampling.left_out import LeftOut
 from reelwright.stages.datasets.sampling.needed import Needed
-from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
+from reelwright.stages.decode.source import Ended, Event, Events, FrameChunk, Opened, Restarted
 from reelwright.stages.embed.batches import Batch, Batcher, Owner, Part
-from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, InputRows, NeededRowMaker, clips_leave_out
+from reelwright.stages.embed.clips import Clip, ClipAssembler, InputRows, NeededRowMaker, clips_leave_out
 from reelwright.stages.embed.encoding.forward import ForwardPass, Rows, Submitted
 from reelwright.stages.embed.sink import OutputRows, RowSink
 from reelwright.stages.embed.threads import Background, read_ahead
 from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.items import DONE, ItemRow
-
-Event = Opened | FrameChunk | Restarted | Ended
-Events = Iterator[Event]
 
 EVENTS_AHEAD = 4  # chunks of frames that wait for the forward pass
 WRITES_AHEAD = 16  # batches of rows that wait for the disk
@@ -98,12 +95,12 @@ class EmbedEngine:
             self._write = writer.call
             for event in incoming:
                 match event:
+                    case Restarted():
+                        self._restart(event)
                     case Opened():
                         self._open(event, start_rows.get(event.digest, 0))
                     case FrameChunk():
                         self._take(event)
-                    case Restarted():
-                        self._restart(event)
                     case Ended():
                         self._end(event)
             self._submit(self._batcher.flush())
@@ -120,7 +117,7 @@ class EmbedEngine:
             self._write(lambda: self._sink.discard(video.digest))
         self._begin(video, event, start=start)
 
-    def _maker(self, event: Opened | Restarted, *, start: int = 0) -> ClipAssembler | NeededRowMaker:
+    def _maker(self, event: Opened, *, start: int = 0) -> ClipAssembler | NeededRowMaker:
         if event.times is None:
             return ClipAssembler(self._clip, start_row=start)
         assert self._needed is not None
@@ -137,8 +134,7 @@ class EmbedEngine:
         self._progress.advance(len(event.frames))
         video.decode_seconds += event.decode_seconds
         video.preprocess_seconds += event.preprocess_seconds
-        spans = FrameSpans(event.start_seconds, event.stop_seconds, event.source_frame)
-        self._feed(video, video.maker.add(event.frames, spans))
+        self._feed(video, video.maker.add(event.frames, event.times))
 
     def _restart(self, event: Restarted) -> None:
         """Another attempt begins at the first frame: what came of the one before is void."""
@@ -172,7 +168,7 @@ class EmbedEngine:
 
         self._write(discard)
 
-    def _begin(self, video: _Video, event: Opened | Restarted, *, start: int) -> None:
+    def _begin(self, video: _Video, event: Opened, *, start: int) -> None:
         maker = video.maker
         video.num_frames = 0 if isinstance(maker, NeededRowMaker) else event.num_rows
         num_rows: int | None = self._clip.num_rows(event.num_rows)

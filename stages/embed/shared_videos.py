@@ -53,8 +53,8 @@ class SharedEmbedding:
         shard_rows, num_rows = self._writer.shard_rows(self._digest), self._writer.num_rows(self._digest)
         stop_row = stop * shard_rows
         sink = ShardSink(self._writer, start_row=start * shard_rows, stop_row=min(stop_row, num_rows))
-        is_steady = self._loaded.config.deterministic
-        with deterministic_results(is_steady):
+        is_deterministic = self._loaded.config.deterministic
+        with deterministic_results(is_deterministic):
             embed_videos(
                 [self._item],
                 loaded=self._loaded,
@@ -62,7 +62,7 @@ class SharedEmbedding:
                 frames=self._frames,
                 sink=sink,
                 reporter=SilentReporter(),
-                shard_rows=self._writer.layout.rows_per_shard() if is_steady else None,
+                shard_rows=self._writer.layout.rows_per_shard() if is_deterministic else None,
                 selection=views_of(self._loaded, where=self._work.node),
                 stop_rows={self._digest: stop_row} if stop_row < num_rows else None,
             )
@@ -100,10 +100,10 @@ class SharedEmbedding:
         num_frames = 0
         for event in events:
             match event:
-                case Opened():
-                    num_frames = 0 if event.is_open else event.num_rows  # an open one is decoded from its start
                 case Restarted():
                     return 0
+                case Opened():
+                    num_frames = 0 if event.is_open else event.num_rows  # an open one is decoded from its start
                 case Ended():
                     self._row = event.row()
         return num_frames if self._row is not None and self._row.status == "ok" else 0

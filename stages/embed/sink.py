@@ -18,6 +18,7 @@ from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 
 Rows = npt.NDArray[Any]
+LAYOUT = {"dtype", "codec", "chunk_bytes", "shard_rows"}  # settings of stages that store rows, as in `RowLayout`
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class _Shard:
     def take(self, rows: OutputRows, offset: int) -> int:
         """Copy rows from ``offset`` on until the shard is full; returns how many."""
         count = min(len(rows.spans.start_seconds) - offset, self.capacity - self.filled)
-        for name, values in {**rows.outputs, **{name: getattr(rows.spans, name) for name in SPAN_DTYPES}}.items():
+        for name, values in {**rows.outputs, **vars(rows.spans)}.items():
             if name not in self._arrays:
                 self._arrays[name] = np.empty((self.capacity, *values.shape[1:]), dtype=values.dtype)
             self._arrays[name][self.filled : self.filled + count] = values[offset : offset + count]

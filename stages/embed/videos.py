@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.decode.processes.attempts import num_cores
-from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
+from reelwright.stages.decode.source import Events, stream_frames
 from reelwright.stages.embed.clips import Clip, clips_leave_out
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
@@ -39,9 +39,6 @@ class FrameInput:
     decode: DecodeConfig
     frames_store: Path | None  # None: decoded on the way
     index: Path | None = None  # where frame indexes are kept
-
-
-Events = Iterator[Opened | FrameChunk | Restarted | Ended]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +71,15 @@ def embed_videos(
     items = list({item.digest: item for item in items}.values())  # one content under two names is embedded once
     starts = {item.digest: row for item in items if (row := sink.start_row(item.digest))}
     height, width = loaded.data_config.size
+    # on a CPU half the cores, since the forward pass shares them; beside a GPU as decode likes
+    beside = max(1, num_cores() // 2) if forward.execution.device.type == "cpu" else None
     events = stream_frames(
         items,
         decode=frames.decode,
         frames_store=frames.frames_store,
         index=frames.index,
         geometry=selection.geometry or geometry_of(loaded.data_config),
-        workers=frames.decode.workers or _workers_beside(forward),
+        workers=frames.decode.workers or beside,
         chunk_rows=max(1, CHUNK_BYTES // (height * width * 3)),
         start_rows={digest: clip.first_frame(row) for digest, row in starts.items()},
         needed=selection.needed,
@@ -99,11 +98,6 @@ def embed_videos(
     engine.run(events if selection.through is None else selection.through(events), start_rows=starts)
     for line in left_out.warnings():
         reporter.note(line)
-
-
-def _workers_beside(forward: ForwardPass) -> int | None:
-    """Decoding processes: on a CPU half the cores, since the forward pass shares them; beside a GPU as decode likes."""
-    return max(1, num_cores() // 2) if forward.execution.device.type == "cpu" else None
 
 
 def prepare_forward(

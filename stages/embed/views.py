@@ -24,10 +24,10 @@ from reelwright.stages.augment.resized_crop import ClipTransform
 from reelwright.stages.augment.transforms import clip_transforms
 from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.decode.geometry import Geometry, apply
-from reelwright.stages.decode.source import FrameChunk
+from reelwright.stages.decode.source import Events, FrameChunk
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder
 from reelwright.stages.embed.encoding.preprocess import geometry_of
-from reelwright.stages.embed.videos import Events, Selection
+from reelwright.stages.embed.videos import Selection
 from reelwright.storage.errors import ConfigError
 
 Frames = npt.NDArray[np.uint8]

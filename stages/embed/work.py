@@ -5,13 +5,12 @@ from __future__ import annotations
 from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
-from reelwright.stages.decode.processes.ahead import started_ahead
 from reelwright.stages.decode.processes.attempts import num_cores, num_workers
-from reelwright.stages.embed.encoding.encoder import LoadedEncoder, load_encoder
+from reelwright.stages.decode.processes.child import started_ahead
+from reelwright.stages.embed.encoding.encoder import LoadedEncoder, encoder_of
 from reelwright.stages.embed.encoding.forward import ForwardPass, row_shapes
-from reelwright.stages.embed.sink import StoreSink
+from reelwright.stages.embed.sink import LAYOUT, StoreSink
 from reelwright.stages.embed.videos import (
-    FrameInput,
     attributes_of,
     embed_videos,
     expected_rows,
@@ -31,40 +30,24 @@ def run_items(work: Work, reporter: Reporter) -> None:
     """
     frames = frame_input(work)
     task = "store_tasks" if frames.frames_store else "tasks"
-    with started_ahead(_num_ahead(work, frames), module=f"reelwright.stages.decode.{task}"):
+    # so many are surely needed, however the encoder turns out
+    num_ahead = num_workers(frames.decode.workers or max(1, num_cores() // 2), len(work.items))
+    with started_ahead(num_ahead, module=f"reelwright.stages.decode.{task}"):
         loaded, forward = ready(work, reporter)
         writer = open_writer(work, loaded, forward)
-        _embed(work, loaded, forward, frames=frames, writer=writer, reporter=reporter)
-
-
-def _num_ahead(work: Work, frames: FrameInput) -> int:
-    """Decoding processes that are surely needed, however the encoder turns out."""
-    return num_workers(frames.decode.workers or max(1, num_cores() // 2), len(work.items))
-
-
-def _embed(
-    work: Work,
-    loaded: LoadedEncoder,
-    forward: ForwardPass,
-    *,
-    frames: FrameInput,
-    writer: EmbeddingWriter,
-    reporter: Reporter,
-) -> None:
-    ledger = ledger_of(work)
-    config = loaded.config
-    with deterministic_results(config.deterministic):
-        embed_videos(
-            work.items,
-            loaded=loaded,
-            forward=forward,
-            frames=frames,
-            sink=StoreSink(writer, ledger=ledger, reporter=reporter),
-            reporter=reporter,
-            shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
-            selection=views_of(loaded, where=work.node),
-        )
-    ledger.compact()
+        config, ledger = loaded.config, ledger_of(work)
+        with deterministic_results(config.deterministic):
+            embed_videos(
+                work.items,
+                loaded=loaded,
+                forward=forward,
+                frames=frames,
+                sink=StoreSink(writer, ledger=ledger, reporter=reporter),
+                reporter=reporter,
+                shard_rows=writer.layout.rows_per_shard() if config.deterministic else None,
+                selection=views_of(loaded, where=work.node),
+            )
+        ledger.compact()
 
 
 def prepare(work: Work, reporter: Reporter) -> None:
@@ -76,7 +59,7 @@ def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
     """The encoder of the node, and its forward pass on its device."""
 
     def make() -> tuple[LoadedEncoder, ForwardPass]:
-        loaded = load_encoder(work)
+        loaded = encoder_of(work)
         tuning = Store.at(work.store).root / "tuning"
         views_of(loaded, where=work.node)  # refused before any video is touched
         num_views = None if loaded.config.views is None else loaded.config.views.num
@@ -95,23 +78,13 @@ def ready(work: Work, reporter: Reporter) -> tuple[LoadedEncoder, ForwardPass]:
 
 def open_writer(work: Work, loaded: LoadedEncoder, forward: ForwardPass) -> EmbeddingWriter:
     """The node's embeddings, for writing."""
+    config = loaded.config
+    shapes = dict(forward.row_shapes or row_shapes(loaded.encoder, loaded.data_config, where=work.node))
+    if config.views is not None:
+        shapes = {name: (config.views.num, *shape) for name, shape in shapes.items()}
     return EmbeddingWriter.create(
         Store.at(work.store).embeddings(work.key),
         attributes_of(loaded, work.spec),
-        layout=_layout(loaded, forward, where=work.node),
+        layout=RowLayout(outputs=shapes, **config.model_dump(include=LAYOUT)),
         item_attributes=made_with(forward),
-    )
-
-
-def _layout(loaded: LoadedEncoder, forward: ForwardPass, *, where: str) -> RowLayout:
-    config = loaded.config
-    shapes = dict(forward.row_shapes or row_shapes(loaded.encoder, loaded.data_config, where=where))
-    if config.views is not None:
-        shapes = {name: (config.views.num, *shape) for name, shape in shapes.items()}
-    return RowLayout(
-        outputs=shapes,
-        dtype=config.dtype,
-        codec=config.codec,
-        chunk_bytes=config.chunk_bytes,
-        shard_rows=config.shard_rows,
     )

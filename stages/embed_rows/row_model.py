@@ -54,9 +54,7 @@ class RowModel:
     row: tuple[int, ...]  # shape of what it reads of a row: (D,), or a map as it is stored
     has_views: bool = False  # rows (V, D) are stored, of which it reads the first view
     contexts: tuple[int, int]  # rows that it sees of each, and how far they are apart
-    shapes: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # of a row, by the name under which it is stored
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of a row, by the stored name
 
     @property
     def length(self) -> int:

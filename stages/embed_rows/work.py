@@ -15,9 +15,8 @@ from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
 from reelwright.stages.datasets.stored_rows import StoredVideo
 from reelwright.stages.embed import work as of_frames
-from reelwright.stages.embed.batches import sliced_spans
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.sink import OutputRows, StoreSink
+from reelwright.stages.embed.sink import LAYOUT, OutputRows, StoreSink
 from reelwright.stages.embed.videos import versions
 from reelwright.stages.embed_rows.row_model import RowModel, load_row_model
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
@@ -75,7 +74,7 @@ def _embed(item: VideoItem, loaded: RowModel, stores: list[EmbeddingStore], sink
             skipped, count = max(first - start, 0), len(next(iter(outputs.values())))
             if skipped < count:
                 rows = {name: values[skipped:].astype(loaded.config.dtype) for name, values in outputs.items()}
-                spans = sliced_spans(video.spans, start + skipped, start + count)
+                spans = video.spans.take(slice(start + skipped, start + count))
                 sink.rows(digest, OutputRows(start + skipped, rows, spans))
     except UnusableStoreError:
         raise
@@ -90,13 +89,7 @@ def _embed(item: VideoItem, loaded: RowModel, stores: list[EmbeddingStore], sink
 
 def _open_writer(work: Work, loaded: RowModel) -> EmbeddingWriter:
     config = loaded.config
-    layout = RowLayout(
-        outputs=loaded.shapes,
-        dtype=config.dtype,
-        codec=config.codec,
-        chunk_bytes=config.chunk_bytes,
-        shard_rows=config.shard_rows,
-    )
+    layout = RowLayout(outputs=loaded.shapes, **config.model_dump(include=LAYOUT))
     attributes = {
         "spec": dict(work.spec),
         "encoder": f"{loaded.name} of a run",

@@ -18,7 +18,7 @@ from reelwright.models.systems.step_states import WRONG, action_of, component_of
 from reelwright.stages.base.registry import config_model
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.evaluate.config import EvaluateConfig, MapSettings
-from reelwright.stages.evaluate.pages.markup import tag
+from reelwright.stages.evaluate.pages.markup import figure, tag
 from reelwright.stages.evaluate.pages.page import Section
 from reelwright.stages.evaluate.pages.palette import Palette
 from reelwright.storage.arrays.embeddings import EmbeddingStore
@@ -108,16 +108,10 @@ def map_section(places: Floats, labels: Sequence[str], *, method: str, node: str
         )
         for (x, y), label in zip(places.tolist(), labels, strict=True)
     ]
-    chart = tag(
-        "svg",
-        tag("rect", x=0.5, y=0.5, width=_SIDE - 1, height=_SIDE - 1, rx=6, fill="none", class_="grid"),
-        *spots,
-        class_="chart",
-        viewBox=f"0 0 {_SIDE} {_SIDE}",
-        style=f"max-width:{_SIDE}px",
-        role="img",
-        aria_label=f"{method} of {len(labels)} embeddings, coloured by label",
-    )
+    frame = tag("rect", x=0.5, y=0.5, width=_SIDE - 1, height=_SIDE - 1, rx=6, fill="none", class_="grid")
+    look = {"class_": "chart", "viewBox": f"0 0 {_SIDE} {_SIDE}", "style": f"max-width:{_SIDE}px"}
+    name = f"{method} of {len(labels)} embeddings, coloured by label"
+    chart = figure(name, frame, *spots, is_titled=False, **look)
     text = f"{TITLES[method]} of {len(labels):,} rows of {node}, spread evenly over the videos. One spot is one row."
     return Section("Embeddings", [text, palette.legend(range(len(names))), palette.definitions(), chart])
 
@@ -162,8 +156,8 @@ def _rows_behind(predictions: InputRef) -> InputRef | None:
 def _pca(rows_ND: Floats, seed: int) -> Floats:
     from sklearn.decomposition import PCA
 
-    places: Floats = PCA(n_components=2, random_state=seed).fit_transform(rows_ND)
-    return places
+    found: Floats = PCA(n_components=2, random_state=seed).fit_transform(rows_ND)
+    return found
 
 
 def _tsne(rows_ND: Floats, seed: int) -> Floats:

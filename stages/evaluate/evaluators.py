@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from reelwright.stages.base.plugins import checked_options, load_plugin
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluatorSettings
-from reelwright.stages.evaluate.scoring import main_unit
+from reelwright.stages.evaluate.scoring import main_unit, of_splits
 from reelwright.stages.evaluate.videos import target_ids, target_matrix
 from reelwright.storage.errors import ConfigError, StageError
 from reelwright.storage.results.predictions import PredictionSet, scores_matrix
@@ -67,8 +65,7 @@ def predicted(predictions: PredictionSet, splits: set[str]) -> Predicted:
     info = predictions.info
     unit, of_sets = main_unit(info), TASKS[info.task].of_sets
     columns = ["video_id", "split", "start_seconds", "scores", "targets" if of_sets else "target_id"]
-    table: pa.Table = getattr(predictions, unit)(columns=columns)
-    table = table.filter(pc.is_in(table["split"].cast(pa.string()), pa.array(sorted(splits))))
+    table = of_splits(getattr(predictions, unit)(columns=columns), splits)
     return Predicted(
         classes=tuple(info.classes),
         task=info.task,

@@ -24,13 +24,14 @@ from reelwright.models.metrics.segmental import OVERLAPS_PERCENT, counted_segmen
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.datasets.tasks.sets import ACTION
 from reelwright.stages.evaluate.config import EvaluateConfig
-from reelwright.stages.evaluate.scoring import class_id, known_labels, main_unit, of_splits
+from reelwright.stages.evaluate.scoring import class_id, head_targets, known_labels, main_unit, of_splits, split_heads
 from reelwright.stages.evaluate.videos import VideoLabels, target_ids, target_sets
 from reelwright.storage.arrays.spans import IntArray
 from reelwright.storage.results.predictions import PredictionInfo, scores_matrix
 from reelwright.storage.tables.annotations import UNKNOWN
 
 Scores = npt.NDArray[np.float32]
+Sets = npt.NDArray[np.bool_]
 Measures = dict[str, Measure]
 
 
@@ -87,7 +88,7 @@ def _units(
         yield "segmental", _segmental(sequences, background=class_id(info, config.background)), len(sequences)
 
 
-def _numbered(videos: pa.StringArray, known_N: npt.NDArray[np.bool_]) -> tuple[Counts, int]:
+def _numbered(videos: pa.StringArray, known_N: Sets) -> tuple[Counts, int]:
     """The video of each known entry as a number from 0 on, (M,), and how many there are."""
     codes_N = videos.dictionary_encode().indices.to_numpy()
     names, numbers = np.unique(codes_N[known_N], return_inverse=True)
@@ -117,13 +118,7 @@ def _of_classes(scores_NK: Scores, target_N: IntArray, video_N: Counts, num: int
 
 
 def _of_sets(
-    scores_NK: Scores,
-    targets_NK: npt.NDArray[np.bool_],
-    video_N: Counts,
-    num: int,
-    *,
-    config: EvaluateConfig,
-    info: PredictionInfo,
+    scores_NK: Scores, targets_NK: Sets, video_N: Counts, num: int, *, config: EvaluateConfig, info: PredictionInfo
 ) -> Measures:
     known_NK = known_labels(targets_NK, info.heads)
     positive_NK, predicted_NK = targets_NK & known_NK, (scores_NK >= config.threshold) & known_NK
@@ -151,17 +146,9 @@ def _of_sets(
 
 
 def _of_heads(
-    scores_NK: Scores,
-    targets_NK: npt.NDArray[np.bool_],
-    video_N: Counts,
-    num: int,
-    *,
-    config: EvaluateConfig,
-    info: PredictionInfo,
+    scores_NK: Scores, targets_NK: Sets, video_N: Counts, num: int, *, config: EvaluateConfig, info: PredictionInfo
 ) -> Measures:
-    edges = np.cumsum([size for _, size in info.heads])[:-1]
-    parts, truths = np.split(scores_NK, edges, axis=1), np.split(targets_NK, edges, axis=1)
-    target_NH = np.stack([np.where(part.any(axis=1), part.argmax(axis=1), UNKNOWN) for part in truths], axis=1)
+    parts, target_NH = split_heads(scores_NK, info.heads), head_targets(targets_NK, info.heads)
     is_whole_N = (target_NH != UNKNOWN).all(axis=1)
     if not is_whole_N.any():
         return {}
@@ -196,7 +183,7 @@ def _segmental(videos: Sequence[VideoLabels], *, background: int | None) -> Meas
     return found
 
 
-def _share(hit_N: npt.NDArray[np.bool_], video_N: Counts, num: int) -> Ratio:
+def _share(hit_N: Sets, video_N: Counts, num: int) -> Ratio:
     return Ratio(above=np.bincount(video_N, weights=hit_N, minlength=num), below=np.bincount(video_N, minlength=num))
 
 
@@ -206,7 +193,7 @@ def _counted(video_N: Counts, class_N: Counts, num: int, num_classes: int) -> In
     return cells.reshape(num, num_classes)
 
 
-def _summed(mask_NK: npt.NDArray[np.bool_], video_N: Counts, num: int) -> IntArray:
+def _summed(mask_NK: Sets, video_N: Counts, num: int) -> IntArray:
     """The entries of a mask by video, (V, K)."""
     sums = np.zeros((num, mask_NK.shape[1]), dtype=np.int64)
     np.add.at(sums, video_N, mask_NK.astype(np.int64))

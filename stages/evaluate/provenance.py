@@ -20,12 +20,12 @@ from reelwright.storage.store import Store
 from reelwright.storage.urls import is_url
 
 
-def making_sections(work: Work) -> list[Section]:
+def provenance_sections(work: Work) -> list[Section]:
     """The videos that were left out, where there are some, and the nodes behind the report."""
     return [*_left_out(work), _nodes(work)]
 
 
-def making_facts(work: Work) -> dict[str, str]:
+def provenance_facts(work: Work) -> dict[str, str]:
     """The seeds of the runs behind the report, and the day (UTC) on which it was written."""
     runs = [ref for ref in behind(work) if config_model(ref.stage, where=ref.node).kind == "run"]
     seeds = {ref.node: ref.config["seed"] for ref in runs if "seed" in ref.config}

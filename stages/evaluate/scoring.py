@@ -142,9 +142,7 @@ def head_scores(
     `multi_head`, for the k above 1. Chance is an answer that is always the shares of the classes in the targets.
     """
     known_heads = [Head(name=name, num_classes=size) for name, size in heads]
-    edges = np.cumsum([size for _, size in heads])[:-1]
-    parts = np.split(targets_NK, edges, axis=1)
-    target_NH = np.stack([np.where(part.any(1), part.argmax(1), UNKNOWN) for part in parts], axis=1)
+    parts, target_NH = split_heads(targets_NK, heads), head_targets(targets_NK, heads)
     if not (target_NH != UNKNOWN).all(axis=1).any():
         return found
     shares = np.concatenate([part.mean(axis=0) / max(part.any(1).mean(), 1e-12) for part in parts])
@@ -154,11 +152,22 @@ def head_scores(
     def measured(values_NK: npt.NDArray[np.float32]) -> dict[str, float]:
         own = head_metrics(values_NK, target_NH, known_heads, topk=wanted)
         for measure in joint:
-            shares = joint_accuracy(np.split(values_NK, edges, axis=1), target_NH, measure=measure, topk=wanted[1:])
+            shares = joint_accuracy(split_heads(values_NK, heads), target_NH, measure=measure, topk=wanted[1:])
             own |= {f"{ACTION}_{measure}_{name}": share for name, share in shares.items()}
         return own
 
     return {**found, **measured(scores_NK), "chance": found["chance"] | measured(constant)}
+
+
+def split_heads(values_NK: npt.NDArray[Any], heads: Sequence[tuple[str, int]]) -> list[npt.NDArray[Any]]:
+    """The columns of each head, which lie side by side."""
+    return np.split(values_NK, np.cumsum([size for _, size in heads])[:-1], axis=1)
+
+
+def head_targets(targets_NK: npt.NDArray[np.bool_], heads: Sequence[tuple[str, int]]) -> IntArray:
+    """The class of each head (N, H), UNKNOWN where an entry has none of it."""
+    parts = split_heads(targets_NK, heads)
+    return np.stack([np.where(part.any(axis=1), part.argmax(axis=1), UNKNOWN) for part in parts], axis=1)
 
 
 def headline(scores: dict[str, Any], info: PredictionInfo) -> dict[str, float]:
@@ -200,12 +209,11 @@ def class_id(info: PredictionInfo, name: str | None) -> int | None:
 
 def unit_tables(predictions: PredictionSet) -> dict[str, pa.Table]:
     """Scores and targets by unit: of rows or windows, and of whole videos."""
-    return {unit: _unit_table(predictions, unit) for unit in (main_unit(predictions.info), "videos")}
-
-
-def _unit_table(predictions: PredictionSet, unit: str) -> pa.Table:
-    columns = ["video_id", "split", "scores", "target_id"] + ([] if unit == "rows" else ["targets"])
-    return predictions.rows(columns=columns) if unit == "rows" else getattr(predictions, unit)(columns=columns)
+    columns = ["video_id", "split", "scores", "target_id"]
+    return {
+        unit: getattr(predictions, unit)(columns=columns if unit == "rows" else [*columns, "targets"])
+        for unit in (main_unit(predictions.info), "videos")
+    }
 
 
 def of_splits(table: pa.Table, splits: set[str]) -> pa.Table:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import VideoItem
-from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
-from reelwright.stages.evaluate.pages.frame_source import frames_plan
-from reelwright.stages.evaluate.step_scores import EARLY, EXTRA, RIGHT, Event, StepVideo, events_of
+from reelwright.stages.decode.source import Ended, FrameChunk, Restarted
+from reelwright.stages.evaluate.pages.frame_source import decoded_frames
+from reelwright.stages.evaluate.pages.thumbnails import Frame
+from reelwright.stages.evaluate.step_scores import EARLY, EXTRA, RIGHT, UNCERTAIN, Event, StepVideo, events_of
 from reelwright.storage.bucket.download_cache import exists
 from reelwright.storage.ledger.items import DONE
 from reelwright.storage.tables.feature_files import is_feature_file
@@ -27,30 +26,26 @@ SHOWN_SECONDS = 5.0  # how long a step stays written, as in the public code
 NUM_LINES = 5
 _LINE_PIXELS = 24
 _MIN_WIDTH_PIXELS = 480
-_COLOURS = {RIGHT: (76, 201, 160), EARLY: (255, 122, 110), EXTRA: (255, 122, 110), "truth": (154, 168, 183)}
+_GREEN, _RED = (76, 201, 160), (255, 122, 110)
+_COLOURS = {RIGHT: _GREEN, UNCERTAIN: _GREEN, EARLY: _RED, EXTRA: _RED, "truth": (154, 168, 183)}
 _GROUND = (17, 22, 28)
 
-Frame = npt.NDArray[np.uint8]
 Line = tuple[float, str, str]  # seconds from which it is shown, text, kind
 
 
 def overlay_lines(video: StepVideo, step_names: Sequence[str]) -> list[Line]:
     """What is written and from when: true steps when they are done, recognised ones with their delay or mistake."""
-    events = events_of(video) if video.performance is not None else []
-    if video.performance is None:
-        steps = zip(video.predicted, video.predicted_seconds, strict=True)
-        events = [Event(event.step, RIGHT, None, seconds) for event, seconds in steps]
     lines: list[Line] = []
-    for event in events:
+    for event in events_of(video):
         name = step_names[event.step]
         if event.true_seconds is not None:
             lines.append((event.true_seconds, f"done: {name}", "truth"))
         if event.seconds is not None:
-            lines.append((event.seconds, f"recognised: {name}{_judged(event)}", event.verdict))
+            lines.append((event.seconds, f"recognised: {name}{_verdict(event)}", event.verdict))
     return sorted(lines, key=lambda line: line[0])
 
 
-def _judged(event: Event) -> str:
+def _verdict(event: Event) -> str:
     if event.verdict == EXTRA:
         return ", but not done"
     if event.seconds is None or event.true_seconds is None:
@@ -103,20 +98,19 @@ def write_overlays(
     """
     films = {item.video_id: _Film(path, overlay_lines(video, step_names)) for video, item, path in videos}
     there = [item for _, item, _ in videos if exists(item.path) and not is_feature_file(item.path)]
-    config = DecodeConfig(**source, fps=FPS, short_side=SHORT_SIDE_PIXELS, materialize=False)
-    configs = {item.video_id: config for item in there}
-    for event in attempt_all(there, frames_plan(configs, chunk_rows=8)) if there else ():
+    for event in decoded_frames(there, source, height=SHORT_SIDE_PIXELS, fps=FPS) if there else ():
         film = films[event.item.video_id]
-        if not isinstance(event, Attempt):
-            film.close()
-            film.note = "" if event.status == "ok" else event.message
-            if event.status not in DONE:
-                film.path.unlink(missing_ok=True)
-        elif event.body["event"] == "opened":
-            film.close()  # another backend begins again
-        elif event.body["event"] == "chunk":
-            for frame, time_seconds in zip(*event.arrays[:2], strict=True):
-                film.add(frame, float(time_seconds))
+        match event:
+            case Restarted():
+                film.close()
+            case FrameChunk():
+                for frame, time_seconds in zip(event.frames, event.times.pts_seconds.tolist(), strict=True):
+                    film.add(frame, time_seconds)
+            case Ended():
+                film.close()
+                film.note = "" if event.status == "ok" else event.message
+                if event.status not in DONE:
+                    film.path.unlink(missing_ok=True)
     for _, item, _ in videos:
         if item not in there:
             films[item.video_id].note = "there is no video file, or it is not there any more"

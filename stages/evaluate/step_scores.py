@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.steps import StepSet, StepsInfo
 
 RIGHT, EARLY, MISSED, EXTRA = "right", "early", "missed", "extra"
+UNCERTAIN = "unknown"  # recognised where it is not known what was done
 GROUPS = {"all": None, "without_errors": False, "with_errors": True}
 _TICKS_PER_SECOND = 1_000_000  # of times where the procedure has no fps: equal times must be equal
 
@@ -68,9 +70,9 @@ def step_videos(steps: StepSet, *, splits: Sequence[str], settings: StepScoreSet
 
 
 def _by_video(table: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    found = defaultdict(list)
     for row in table.to_pylist():
-        found.setdefault(row["video_id"], []).append(row)
+        found[row["video_id"]].append(row)
     return found
 
 
@@ -93,11 +95,8 @@ def _video(
         in_ticks = None if window is None else window if info.fps else window * _TICKS_PER_SECOND
         performance = step_performance(truth, predicted, steps=steps, variant=settings.variant, pos_tie_window=in_ticks)
     return StepVideo(
-        video_id=row["video_id"],
+        **{name: row[name] for name in ("video_id", "split", "procedure", "duration_seconds")},
         digest=row["video_digest"],
-        split=row["split"],
-        procedure=row["procedure"],
-        duration_seconds=row["duration_seconds"],
         has_errors=bool(row["has_errors"]),
         truth=truth,
         predicted=predicted,
@@ -180,7 +179,7 @@ class Event(NamedTuple):
     """A true step with what was recognised of it, or a recognised one that was none."""
 
     step: int
-    verdict: str  # RIGHT (at its time or late), EARLY, MISSED, EXTRA
+    verdict: str  # RIGHT (at its time or late), EARLY, MISSED, EXTRA, UNCERTAIN
     true_seconds: float | None
     seconds: float | None  # recognised
 
@@ -196,9 +195,9 @@ def events_of(video: StepVideo) -> list[Event]:
         else:
             verdict = RIGHT if video.predicted[other].time >= event.time else EARLY
             found.append(Event(event.step, verdict, video.truth_seconds[index], video.predicted_seconds[other]))
-    taken = set(partner.values())
+    taken, verdict = set(partner.values()), UNCERTAIN if video.performance is None else EXTRA
     found += [
-        Event(event.step, EXTRA, None, video.predicted_seconds[index])
+        Event(event.step, verdict, None, video.predicted_seconds[index])
         for index, event in enumerate(video.predicted)
         if index not in taken
     ]

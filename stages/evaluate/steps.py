@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
+from reelwright.stages.base.work import Reporter, VideoItem, Work
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import LabelAt, drawn_map, states_over_time
-from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures, source_settings
+from reelwright.stages.evaluate.pages.frame_source import Pictures, items_of, pictures, source_settings
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
-from reelwright.stages.evaluate.provenance import making_facts, making_sections
+from reelwright.stages.evaluate.provenance import provenance_facts, provenance_sections
 from reelwright.stages.evaluate.scoring import overall
 from reelwright.stages.evaluate.step_scores import (
     StepVideo,
@@ -45,8 +45,8 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     asked for.
     """
     config = EvaluateConfig.model_validate(dict(work.config))
-    store = Store.at(work.store)
-    steps = StepSet(store.output("steps", work.inputs["predictions"][0].key))
+    store, reference = Store.at(work.store), work.inputs["predictions"][0]
+    steps = StepSet(store.output("steps", reference.key))
     info = steps.info
     videos = step_videos(steps, splits=config.splits, settings=config.steps)
     if not videos:
@@ -55,8 +55,8 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     scores = score_steps(videos, info=info)
     num_scored = sum(video.performance is not None for video in videos)
     summary: dict[str, Any] = {"num_videos": len(videos), "num_scored": num_scored, **headline(scores)}
-    between = step_intervals(videos, info=info)
-    summary |= {"intervals": between} if between else {}
+    intervals = step_intervals(videos, info=info)
+    summary |= {"intervals": intervals} if intervals else {}
     if not scores:
         reporter.note("of no video it is known which steps were completed: nothing is scored")
     metrics = {
@@ -69,6 +69,7 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         "headline": summary,
         "splits": scores,
     }
+    pages = _Pages(work=work, reporter=reporter, config=config, steps=steps, videos=videos)
     with replacing_folder(store.report(work.key)) as folder:
         write_json(folder / "metrics.json", metrics)
         write_csv(folder / "per_video.csv", video_lines(videos, info=info))
@@ -76,14 +77,21 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
         if scores:
             write_csv(folder / "per_step.csv", step_lines(overall(scores)["per_step"]))
             write_csv(folder / "delay_curve.csv", curve_lines(overall(scores)["delay_curve"]))
-        films = _films(work, config, folder=folder, steps=steps, videos=videos, reporter=reporter)
+        films = pages.films(folder) if config.steps.videos else {}
         if config.report:
-            report = _report(work, config, steps=steps, videos=videos, scores=scores, reporter=reporter)
-            report = replace(
-                report,
-                intervals=between,
+            shown = worst_first(videos)[: config.report_videos]
+            report = StepReport(
+                title=f"{work.node}: {', '.join(config.splits)}",
+                info=info,
+                scores=scores,
+                shown=shown,
+                num_videos=len(videos),
+                pictures=pages.pictures(shown),
+                facts=pages.facts() | provenance_facts(work),
                 films=films,
-                embeddings=_map(work, config, steps=steps, videos=videos, reporter=reporter),
+                embeddings=pages.embeddings(),
+                intervals=intervals,
+                provenance=provenance_sections(work),
             )
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
@@ -99,110 +107,75 @@ def worst_first(videos: Sequence[StepVideo]) -> list[StepVideo]:
     return sorted(videos, key=rank)
 
 
-def _report(
-    work: Work,
-    config: EvaluateConfig,
-    *,
-    steps: StepSet,
-    videos: Sequence[StepVideo],
-    scores: Mapping[str, Any],
-    reporter: Reporter,
-) -> StepReport:
-    info, reference = steps.info, work.inputs["predictions"][0]
-    shown = worst_first(videos)[: config.report_videos]
-    reporter.note(f"pictures of {len(shown)} videos for the report")
-    facts = {"steps": f"{reference.node} {reference.key[:12]}", "procedure": info.procedure, "decoder": info.decoder}
-    facts |= {"variant": config.steps.variant}
-    if info.decoder != "naive":
-        facts |= {"threshold": f"{info.extra['threshold']:g}", "decay": f"{info.extra['decay']:g}"}
-    if info.window is not None:
-        facts |= {"window": f"{info.window} frames"}
-    for ref in reference.inputs.get("predictions", ()):
-        facts[ref.node] = ref.key[:12]
-    return StepReport(
-        title=f"{work.node}: {', '.join(config.splits)}",
-        info=info,
-        scores=scores,
-        shown=shown,
-        num_videos=len(videos),
-        pictures=_pictures(work, reference, shown=shown, number=config.thumbnails),
-        facts=facts | making_facts(work),
-        making=making_sections(work),
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Pages:
+    """What the report shows beside the scores."""
 
+    work: Work
+    reporter: Reporter
+    config: EvaluateConfig
+    steps: StepSet
+    videos: Sequence[StepVideo]
 
-def _films(
-    work: Work,
-    config: EvaluateConfig,
-    *,
-    folder: Path,
-    steps: StepSet,
-    videos: Sequence[StepVideo],
-    reporter: Reporter,
-) -> dict[str, str]:
-    """Write videos with the steps below them; returns their places in the report's folder by video_id."""
-    if not config.steps.videos:
-        return {}
-    from reelwright.stages.evaluate.step_overlay import write_overlays
+    def facts(self) -> dict[str, str]:
+        """What the steps were made with."""
+        info, (reference,) = self.steps.info, self.work.inputs["predictions"]
+        facts = {"steps": f"{reference.node} {reference.key[:12]}", "procedure": info.procedure}
+        facts |= {"decoder": info.decoder, "variant": self.config.steps.variant}
+        if info.decoder != "naive":
+            facts |= {"threshold": f"{info.extra['threshold']:g}", "decay": f"{info.extra['decay']:g}"}
+        if info.window is not None:
+            facts |= {"window": f"{info.window} frames"}
+        return facts | {ref.node: ref.key[:12] for ref in reference.inputs.get("predictions", ())}
 
-    (folder / "videos").mkdir()
-    chosen = worst_first(videos)[: config.steps.videos]
-    reporter.note(f"videos of {len(chosen)} recordings with their steps")
-    items = _items(work, chosen)
-    places = {video.video_id: f"videos/{place:03d}-{_safe(video.video_id)}.mp4" for place, video in enumerate(chosen)}
-    jobs = [(video, items[video.video_id], folder / places[video.video_id]) for video in chosen]
-    source = source_settings(work.inputs["predictions"][0])
-    for video_id, note in write_overlays(jobs, step_names=steps.info.step_names, source=source).items():
-        reporter.note(f"{video_id}: {note}")
-    return {video_id: place for video_id, place in places.items() if (folder / place).exists()}
+    def pictures(self, shown: Sequence[StepVideo]) -> dict[str, Pictures]:
+        """Pictures of recordings, spread over their time."""
+        self.reporter.note(f"pictures of {len(shown)} videos for the report")
+        items, wanted = self._items(shown), {}
+        for video in shown:
+            axis, number = axis_of(video), self.config.thumbnails
+            wanted[items[video.video_id]] = slice_times(axis.start_seconds, axis.stop_seconds, number=number)
+        return pictures(wanted, predictions=self.work.inputs["predictions"][0], store=Store.at(self.work.store))
 
+    def films(self, folder: Path) -> dict[str, str]:
+        """Write videos with the steps below them; returns their places in the report's ``folder`` by video_id."""
+        from reelwright.stages.evaluate.step_overlay import write_overlays
 
-def _map(
-    work: Work, config: EvaluateConfig, *, steps: StepSet, videos: Sequence[StepVideo], reporter: Reporter
-) -> Section | None:
-    """The map of embeddings, coloured by the true state of the procedure."""
-    if config.embeddings is None:
-        return None
-    procedure = read_procedure(Path(str(work.inputs["predictions"][0].config["procedure"])))
-    done: dict[str, list[tuple[float, int]]] = {video.digest: [] for video in videos}
-    truth = steps.truth().select(["video_digest", "time_seconds", "step_id"])
-    for digest, seconds, step in zip(*(truth[name].to_pylist() for name in truth.column_names), strict=True):
-        if digest in done:
-            done[digest].append((seconds, step))
-    known = [video for video in videos if video.performance is not None]
-    initial = {video.digest: procedure.initial(video.procedure) for video in known}
+        (folder / "videos").mkdir()
+        chosen = worst_first(self.videos)[: self.config.steps.videos]
+        self.reporter.note(f"videos of {len(chosen)} recordings with their steps")
+        items = self._items(chosen)
+        places = {
+            video.video_id: f"videos/{place:03d}-{_safe(video.video_id)}.mp4" for place, video in enumerate(chosen)
+        }
+        jobs = [(video, items[video.video_id], folder / places[video.video_id]) for video in chosen]
+        source = source_settings(self.work.inputs["predictions"][0])
+        for video_id, note in write_overlays(jobs, step_names=self.steps.info.step_names, source=source).items():
+            self.reporter.note(f"{video_id}: {note}")
+        return {video_id: place for video_id, place in places.items() if (folder / place).exists()}
 
-    def labels_of(digests: set[str]) -> dict[str, LabelAt]:
-        return {digest: states_over_time(start, done[digest]) for digest, start in initial.items() if digest in digests}
+    def embeddings(self) -> Section | None:
+        """The map of embeddings, coloured by the true state of the procedure."""
+        if self.config.embeddings is None:
+            return None
+        procedure = read_procedure(Path(str(self.work.inputs["predictions"][0].config["procedure"])))
+        done: dict[str, list[tuple[float, int]]] = {video.digest: [] for video in self.videos}
+        truth = self.steps.truth().select(["video_digest", "time_seconds", "step_id"])
+        for digest, seconds, step in zip(*(truth[name].to_pylist() for name in truth.column_names), strict=True):
+            if digest in done:
+                done[digest].append((seconds, step))
+        known = [video for video in self.videos if video.performance is not None]
+        initial = {video.digest: procedure.initial(video.procedure) for video in known}
 
-    return drawn_map(work, list(initial), labels_of, config=config, reporter=reporter)
+        def labels_of(digests: set[str]) -> dict[str, LabelAt]:
+            return {name: states_over_time(start, done[name]) for name, start in initial.items() if name in digests}
+
+        return drawn_map(self.work, list(initial), labels_of, config=self.config, reporter=self.reporter)
+
+    def _items(self, videos: Sequence[StepVideo]) -> dict[str, VideoItem]:
+        return items_of(self.work.payload, {video.video_id: video.digest for video in videos})
 
 
 def _safe(video_id: str) -> str:
     """A part of a file name that every system takes."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in video_id)[:60]
-
-
-def _items(work: Work, videos: Sequence[StepVideo]) -> dict[str, VideoItem]:
-    """The files of recordings, as far as they are known."""
-    known = {entry["video_id"]: entry for entry in work.payload.get("videos", ())}
-    return {
-        video.video_id: VideoItem(
-            digest=video.digest,
-            path=str(known.get(video.video_id, {}).get("path", "")) or "unknown",
-            video_id=video.video_id,
-            duration_seconds=video.duration_seconds,
-        )
-        for video in videos
-    }
-
-
-def _pictures(work: Work, reference: InputRef, *, shown: Sequence[StepVideo], number: int) -> dict[str, Pictures]:
-    items, wanted = _items(work, shown), []
-    for video in shown:
-        axis = axis_of(video)
-        times = slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
-        wanted.append(Wanted(item=items[video.video_id], times=tuple(times)))
-    decode = find_stage(reference, "decode")
-    frames: Path | None = Store.at(work.store).frames(decode.key) if decode else None
-    return pictures(wanted, predictions=reference, frames=frames)

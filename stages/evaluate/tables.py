@@ -35,14 +35,12 @@ def video_lines(
     for video in labels:
         numbers = segmental_scores([video], background=background) if segmental and video.has_target else {}
         result = results.get(video.video_id)
-        names = _names(result, info.classes) if result else ["", "", ""]
+        names = ["", "", ""]
+        if result:
+            target = "" if result.target_id == UNKNOWN else info.classes[result.target_id]
+            names = [info.classes[result.label_id], number_text(result.score), target]
         head = [video.video_id, video.digest, video.split, len(video.label_ids), number_text(video.quality)]
         yield [*head, *[number_text(numbers.get(name)) for name in segmental], number_text(video.confidence), *names]
-
-
-def _names(result: VideoResult, classes: Sequence[str]) -> list[str]:
-    target = "" if result.target_id == UNKNOWN else classes[result.target_id]
-    return [classes[result.label_id], number_text(result.score), target]
 
 
 def number_text(value: float | None) -> str:

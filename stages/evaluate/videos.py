@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +108,7 @@ def timeline(table: pa.Table, *, info: PredictionInfo, unit: str) -> Timeline:
     )
 
 
-def worst_first(labels: list[VideoLabels]) -> list[VideoLabels]:
+def worst_first(labels: Sequence[VideoLabels]) -> list[VideoLabels]:
     """The videos to look at first: most wrong, then least sure; those without a target last."""
     return sorted(
         labels, key=lambda video: (video.quality is None, video.quality or 0.0, video.confidence, video.video_id)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
+from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.evaluate.config import EvaluateConfig
 from reelwright.stages.evaluate.embedding_map import LabelAt, drawn_map, labels_of_rows
 from reelwright.stages.evaluate.evaluators import EVALUATORS, own_scores
 from reelwright.stages.evaluate.intervals import headline_intervals
-from reelwright.stages.evaluate.pages.frame_source import Wanted, find_stage, pictures
+from reelwright.stages.evaluate.pages.frame_source import find_stage, items_of, pictures
 from reelwright.stages.evaluate.pages.page import Section, render
-from reelwright.stages.evaluate.pages.report import Report, page_of
+from reelwright.stages.evaluate.pages.report import Report, VideoCard, page_of
 from reelwright.stages.evaluate.pages.ribbons import axis_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
-from reelwright.stages.evaluate.pages.video_cards import VideoCard
-from reelwright.stages.evaluate.provenance import file_address, making_facts, making_sections
+from reelwright.stages.evaluate.provenance import file_address, provenance_facts, provenance_sections
 from reelwright.stages.evaluate.scoring import (
     class_id,
     headline,
@@ -33,7 +32,6 @@ from reelwright.stages.evaluate.scoring import (
 from reelwright.stages.evaluate.steps import run_steps
 from reelwright.stages.evaluate.tables import confusion_lines, video_lines, write_csv, write_json
 from reelwright.stages.evaluate.videos import (
-    Timeline,
     VideoLabels,
     VideoResult,
     target_ids,
@@ -67,32 +65,61 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     class_id(info, config.background)
     labels = video_labels(predictions, unit=main_unit(info), splits=set(config.splits), threshold=config.threshold)
     if not labels:
-        raise StageError(_no_videos(predictions, config))
+        there = sorted(set(predictions.videos(columns=["split"])["split"].to_pylist()))
+        raise StageError(
+            f"evaluate: no prediction is of the splits {list(config.splits)}; predictions are of "
+            f"{there or 'no video at all'}. Set splits to some of them, or predict those splits"
+        )
     results = video_results(predictions)
     tables = unit_tables(predictions)
     found = score_predictions(predictions, labels, config, tables=tables)
     scores = {name: units for name, units in found.items() if units}
     splits = splits_of(video.split for video in labels)
     own = own_scores(predictions, config.evaluators, splits=splits, plugins=work.plugins)
-    counts = {"num_videos": len(labels), "num_scored": _num_scored(labels, results)}
-    summary: dict[str, Any] = {**counts, **headline(scores, info)}
-    between, notes = headline_intervals(tables, labels, config, info=info)
-    summary |= {"intervals": between} if between else {}
+    intervals, notes = headline_intervals(tables, labels, config, info=info)
+    num_scored = sum(_has_target(video, results.get(video.video_id)) for video in labels)
+    summary: dict[str, Any] = {"num_videos": len(labels), "num_scored": num_scored, **headline(scores, info)}
+    summary |= {"intervals": intervals} if intervals else {}
+    summary |= {f"{name}_{number}": value for name, found in overall(own).items() for number, value in found.items()}
     for note in notes:
         reporter.note(note)
-    summary |= {f"{name}_{number}": value for name, found in overall(own).items() for number, value in found.items()}
     if not scores:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
+    metrics = {
+        "key": work.key,
+        "predictions": info.key,
+        "run": info.run,
+        "task": info.task,
+        "classes": list(info.classes),
+        "headline": summary,
+        "splits": scores,
+        **({EVALUATORS: own} if own else {}),
+    }
     with replacing_folder(store.report(work.key)) as folder:
-        written = _metrics(work, predictions, summary=summary, scores=scores)
-        write_json(folder / "metrics.json", {**written, EVALUATORS: own} if own else written)
+        write_json(folder / "metrics.json", metrics)
         write_csv(folder / "per_video.csv", video_lines(labels, results, info=info, config=config))
         confusion = scores and overall(scores).get(main_unit(info), {}).get("confusion")
         if confusion:
             write_csv(folder / "confusion.csv", confusion_lines(confusion, info.classes))
         if config.report:
-            report = _report(work, predictions, labels=labels, results=results, scores=scores, reporter=reporter)
-            report = replace(report, own=overall(own), intervals=between, interval_notes=notes)
+            pages = _Pages(work=work, reporter=reporter, config=config, predictions=predictions, labels=labels)
+            label_ids = np.concatenate([video.label_ids for video in labels])
+            report = Report(
+                title=f"{work.node}: {', '.join(config.splits)}",
+                info=info,
+                config=config,
+                scores=scores,
+                predicted_counts=np.bincount(label_ids, minlength=len(info.classes)).tolist(),
+                records=RunFolder(store.run(info.run)).metrics(),
+                cards=pages.cards(results),
+                num_videos=len(labels),
+                facts=pages.facts() | provenance_facts(work),
+                provenance=provenance_sections(work),
+                embeddings=pages.embeddings(),
+                own=overall(own),
+                intervals=intervals,
+                interval_notes=notes,
+            )
             (folder / "report.html").write_text(render(page_of(report)), encoding="utf-8")
     return summary
 
@@ -107,149 +134,77 @@ def video_results(predictions: PredictionSet) -> dict[str, VideoResult]:
     }
 
 
-def _num_scored(labels: Sequence[VideoLabels], results: Mapping[str, VideoResult]) -> int:
-    def has_target(video: VideoLabels) -> bool:
-        return video.quality is not None or (video.video_id in results and results[video.video_id].target_id != UNKNOWN)
-
-    return sum(has_target(video) for video in labels)
+def _has_target(video: VideoLabels, result: VideoResult | None) -> bool:
+    return video.quality is not None or (result is not None and result.target_id != UNKNOWN)
 
 
-def _no_videos(predictions: PredictionSet, config: EvaluateConfig) -> str:
-    there = sorted(set(predictions.videos(columns=["split"])["split"].to_pylist()))
-    return (
-        f"evaluate: no prediction is of the splits {list(config.splits)}; predictions are of "
-        f"{there or 'no video at all'}. Set splits to some of them, or predict those splits"
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Pages:
+    """What the report shows beside the scores."""
 
+    work: Work
+    reporter: Reporter
+    config: EvaluateConfig
+    predictions: PredictionSet
+    labels: Sequence[VideoLabels]
 
-def _metrics(
-    work: Work, predictions: PredictionSet, *, summary: Mapping[str, Any], scores: Mapping[str, Any]
-) -> dict[str, Any]:
-    info = predictions.info
-    return {
-        "key": work.key,
-        "predictions": info.key,
-        "run": info.run,
-        "task": info.task,
-        "classes": list(info.classes),
-        "headline": dict(summary),
-        "splits": dict(scores),
-    }
+    def embeddings(self) -> Section | None:
+        """The map of embeddings, coloured by the true label of each row."""
+        info = self.predictions.info
+        if TASKS[info.task].of_sets:
+            if self.config.embeddings is not None:
+                note = "the rows of these predictions have several labels or none: no map of embeddings is drawn"
+                self.reporter.note(note)
+            return None
+        classes = np.array([*info.classes, None], dtype=object)  # of UNKNOWN, -1: none
 
+        def labels_of(digests: set[str]) -> dict[str, LabelAt]:
+            names = {video.video_id: video.digest for video in self.labels if video.digest in digests}
+            return {
+                names[video_id]: labels_of_rows(line.edges_seconds[:-1].tolist(), classes[line.target_ids].tolist())
+                for video_id, line in timelines(self.predictions, unit=main_unit(info), video_ids=set(names))
+            }
 
-def _report(
-    work: Work,
-    predictions: PredictionSet,
-    *,
-    labels: list[VideoLabels],
-    results: Mapping[str, VideoResult],
-    scores: Mapping[str, Any],
-    reporter: Reporter,
-) -> Report:
-    config = EvaluateConfig.model_validate(dict(work.config))
-    info = predictions.info
-    reference = work.inputs["predictions"][0]
-    run_reference = find_stage(reference, "finetune") or find_stage(reference, "train")
-    shown = worst_first(labels)[: config.report_videos]
-    records = RunFolder(Store.at(work.store).run(info.run)).metrics()
-    counts = sum((np.bincount(video.label_ids, minlength=len(info.classes)) for video in labels), np.zeros(1, np.int64))
-    return Report(
-        title=f"{work.node}: {', '.join(config.splits)}",
-        info=info,
-        config=config,
-        scores=scores,
-        predicted_counts=[int(count) for count in counts],
-        records=records,
-        cards=_cards(work, predictions, shown=shown, results=results, reporter=reporter),
-        num_videos=len(labels),
-        facts=_facts(reference, run_reference, task=info.task, run=info.run) | making_facts(work),
-        making=making_sections(work),
-        embeddings=_map(work, config, predictions, labels=labels, reporter=reporter),
-    )
+        digests = [video.digest for video in self.labels]
+        return drawn_map(self.work, digests, labels_of, config=self.config, reporter=self.reporter)
 
+    def cards(self, results: Mapping[str, VideoResult]) -> list[VideoCard]:
+        """The videos to look at first, with pictures spread over their time."""
+        shown = worst_first(self.labels)[: self.config.report_videos]
+        names = {video.video_id for video in shown}
+        lines = dict(timelines(self.predictions, unit=main_unit(self.predictions.info), video_ids=names))
+        items = items_of(self.work.payload, {video.video_id: video.digest for video in shown})
+        wanted = {}
+        for name, line in lines.items():
+            axis = axis_of(line, items[name].duration_seconds)
+            times = slice_times(axis.start_seconds, axis.stop_seconds, number=self.config.thumbnails)
+            last = float(line.edges_seconds[-2])  # after the last row a file may have no frame any more
+            wanted[items[name]] = tuple(dict.fromkeys(max(0.0, min(time, last)) for time in times))
+        self.reporter.note(f"pictures of {len(wanted)} videos for the report")
+        predictions, store = self.work.inputs["predictions"][0], Store.at(self.work.store)
+        found = pictures(wanted, predictions=predictions, store=store)
+        return [
+            VideoCard(
+                labels=video,
+                timeline=lines[video.video_id],
+                result=results.get(video.video_id),
+                duration_seconds=items[video.video_id].duration_seconds,
+                pictures=found[video.video_id],
+                address=file_address(items[video.video_id].path),
+            )
+            for video in shown
+        ]
 
-def _map(
-    work: Work, config: EvaluateConfig, predictions: PredictionSet, *, labels: Sequence[VideoLabels], reporter: Reporter
-) -> Section | None:
-    """The map of embeddings, coloured by the true label of each row."""
-    if TASKS[predictions.info.task].of_sets:
-        if config.embeddings is not None:
-            reporter.note("the rows of these predictions have several labels or none: no map of embeddings is drawn")
-        return None
-    info = predictions.info
-    classes = np.array([*info.classes, None], dtype=object)  # of UNKNOWN, -1: none
-
-    def labels_of(digests: set[str]) -> dict[str, LabelAt]:
-        names = {video.video_id: video.digest for video in labels if video.digest in digests}
-        return {
-            names[video_id]: labels_of_rows(line.edges_seconds[:-1].tolist(), classes[line.target_ids].tolist())
-            for video_id, line in timelines(predictions, unit=main_unit(info), video_ids=set(names))
-        }
-
-    return drawn_map(work, [video.digest for video in labels], labels_of, config=config, reporter=reporter)
-
-
-def _cards(
-    work: Work,
-    predictions: PredictionSet,
-    *,
-    shown: Sequence[VideoLabels],
-    results: Mapping[str, VideoResult],
-    reporter: Reporter,
-) -> list[VideoCard]:
-    config = EvaluateConfig.model_validate(dict(work.config))
-    names = {video.video_id for video in shown}
-    lines = dict(timelines(predictions, unit=main_unit(predictions.info), video_ids=names))
-    known = {entry["digest"]: entry for entry in work.payload.get("videos", ())}
-    items = {video.video_id: _item(known.get(video.digest, {}), video) for video in shown}
-    wanted = [
-        Wanted(item=items[name], times=_times(line, items[name], number=config.thumbnails))
-        for name, line in lines.items()
-    ]
-    reference = work.inputs["predictions"][0]
-    decode = find_stage(reference, "decode")
-    frames = Store.at(work.store).frames(decode.key) if decode else None
-    reporter.note(f"pictures of {len(wanted)} videos for the report")
-    found = pictures(wanted, predictions=reference, frames=frames)
-    return [
-        VideoCard(
-            labels=video,
-            timeline=lines[video.video_id],
-            result=results.get(video.video_id),
-            duration_seconds=items[video.video_id].duration_seconds,
-            thumbnails=tuple(found[video.video_id].thumbnails),
-            note=found[video.video_id].note,
-            address=file_address(items[video.video_id].path),
-        )
-        for video in shown
-    ]
-
-
-def _item(known: Mapping[str, Any], video: VideoLabels) -> VideoItem:
-    """The video's file, when it is known; a path that is not there otherwise."""
-    return VideoItem(
-        digest=video.digest,
-        path=str(known.get("path", "")) or "unknown",
-        video_id=video.video_id,
-        duration_seconds=known.get("duration_seconds"),
-    )
-
-
-def _times(line: Timeline, item: VideoItem, *, number: int) -> tuple[float, ...]:
-    """Times of pictures, spread over the axis; none after the last row, where a file may have no frame any more."""
-    axis = axis_of(line, item.duration_seconds)
-    last = float(line.edges_seconds[-2])
-    times = slice_times(axis.start_seconds, axis.stop_seconds, number=number) if number else []
-    return tuple(dict.fromkeys(max(0.0, min(time, last)) for time in times))
-
-
-def _facts(reference: InputRef, run_reference: InputRef | None, *, task: str, run: str) -> dict[str, str]:
-    facts = {"task": task, "predictions": f"{reference.node} {reference.key[:12]}"}
-    if run_reference is not None:
-        model = run_reference.config.get("model") or {}
-        facts["run"] = f"{run_reference.node} {run[:12]}"
-        facts |= {"model": str(model["name"])} if "name" in model else {}
-    embed = find_stage(reference, "embed")
-    if embed is not None and embed.config.get("encoder"):
-        facts["encoder"] = str(embed.config["encoder"])
-    return facts
+    def facts(self) -> dict[str, str]:
+        """What the predictions were made with."""
+        info, reference = self.predictions.info, self.work.inputs["predictions"][0]
+        facts = {"task": info.task, "predictions": f"{reference.node} {reference.key[:12]}"}
+        run_reference = find_stage(reference, "finetune") or find_stage(reference, "train")
+        if run_reference is not None:
+            model = run_reference.config.get("model") or {}
+            facts["run"] = f"{run_reference.node} {info.run[:12]}"
+            facts |= {"model": str(model["name"])} if "name" in model else {}
+        embed = find_stage(reference, "embed")
+        if embed is not None and embed.config.get("encoder"):
+            facts["encoder"] = str(embed.config["encoder"])
+        return facts

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from reelwright.stages.datasets.tasks.registry import TASKS
-from reelwright.stages.evaluate.scoring import class_id, main_unit
+from reelwright.stages.evaluate.scoring import class_id, main_unit, split_heads
 from reelwright.stages.evaluate.videos import target_ids, timeline
 from reelwright.storage.arrays.spans import IntArray
 from reelwright.storage.errors import StageError
@@ -106,7 +106,7 @@ def export_activitynet(predictions: PredictionSet, folder: Path, options: Predic
         line = timeline(table, info=info, unit=unit)
         present_NK = np.arange(len(info.classes)) == line.label_ids[:, None]
         if info.heads:
-            present_NK = _best_of_heads(line.scores, [size for _, size in info.heads])
+            present_NK = _best_of_heads(line.scores, info.heads)
         elif TASKS[info.task].of_sets:
             present_NK = line.scores >= _MULTI_LABEL_THRESHOLD
         if background is not None:
@@ -119,9 +119,9 @@ def export_activitynet(predictions: PredictionSet, folder: Path, options: Predic
     return len(results)
 
 
-def _best_of_heads(scores_NK: npt.NDArray[np.float32], sizes: Sequence[int]) -> npt.NDArray[np.bool_]:
+def _best_of_heads(scores_NK: npt.NDArray[np.float32], heads: Sequence[tuple[str, int]]) -> npt.NDArray[np.bool_]:
     """Whether a class is the best of its head, whose classes lie side by side, one head after the other."""
-    parts = np.split(scores_NK, np.cumsum(sizes)[:-1], axis=1)
+    parts = split_heads(scores_NK, heads)
     return np.concatenate([np.arange(part.shape[1]) == part.argmax(axis=1)[:, None] for part in parts], axis=1)
 
 

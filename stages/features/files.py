@@ -137,13 +137,12 @@ _matlab_reader = functools.cache(MatlabReader)
 @contextlib.contextmanager
 def _matlab(path: Path) -> Iterator[Mapping[str, Lazy]]:
     _package("scipy.io", path)
-    try:
-        values = _matlab_reader().read(path)
-    except NotImplementedError:  # version 7.3 is HDF5
-        with _hdf5(path, is_matlab=True) as arrays:
-            yield {name: read for name, read in arrays.items() if not name.startswith("#")}  # MATLAB's own book-keeping
+    values = _matlab_reader().read(path)
+    if values is not None:
+        yield {name: partial(np.asarray, value) for name, value in values.items()}
         return
-    yield {name: partial(np.asarray, value) for name, value in values.items()}
+    with _hdf5(path, is_matlab=True) as arrays:
+        yield {name: read for name, read in arrays.items() if not name.startswith("#")}  # MATLAB's own book-keeping
 
 
 def _of_tensor(tensor: Any, path: Path) -> Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.inputs import unchanged_sources
 from reelwright.stages.base.work import Reporter, VideoItem, Work
-from reelwright.stages.embed.sink import OutputRows, StoreSink
+from reelwright.stages.embed.sink import LAYOUT, OutputRows, StoreSink
 from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.rows import Array, read_features, times_by_video
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
@@ -38,7 +38,9 @@ def run_items(work: Work, reporter: Reporter) -> None:
         times = _times(config)
     reporter.total(len(work.items), "files")
     shape = _row_shape(store.embeddings(work.key), work.items, config, times)
-    writer = _writer(store.embeddings(work.key), work, config, shape)
+    layout = RowLayout(outputs={config.output: shape}, **config.model_dump(include=LAYOUT))
+    attributes = {"spec": dict(work.spec), "encoder": "imported features"}
+    writer = EmbeddingWriter.create(store.embeddings(work.key), attributes, layout=layout)
     sink = StoreSink(writer, ledger=ledger, reporter=reporter)
     for item in work.items:
         started = time.perf_counter()
@@ -84,17 +86,6 @@ def _read(item: VideoItem, config: FeaturesConfig, *, times: Array | None) -> tu
     found = read_features(path, config, times=times)
     snapshot.check()
     return found
-
-
-def _writer(path: Path, work: Work, config: FeaturesConfig, shape: tuple[int, ...]) -> EmbeddingWriter:
-    layout = RowLayout(
-        outputs={config.output: shape},
-        dtype=config.dtype,
-        codec=config.codec,
-        chunk_bytes=config.chunk_bytes,
-        shard_rows=config.shard_rows,
-    )
-    return EmbeddingWriter.create(path, {"spec": dict(work.spec), "encoder": "imported features"}, layout=layout)
 
 
 def _row_shape(

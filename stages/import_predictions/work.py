@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
-from reelwright.models.metrics.views import softmax
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import Reporter, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
@@ -100,6 +100,6 @@ def _scores(source: EmbeddingStore, digest: str, config: ImportPredictionsConfig
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "none": lambda values: values,
-    "softmax": softmax,
+    "softmax": lambda values: softmax(values, axis=1),
     "sigmoid": lambda values: 1 / (1 + np.exp(-values)),
 }

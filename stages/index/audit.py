@@ -13,15 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from blake3 import blake3
 
 from reelwright.stages.base.work import Reporter, VideoItem
 from reelwright.stages.decode.processes.attempts import num_workers
-from reelwright.stages.decode.processes.pool import Message, Task, WorkerPool
+from reelwright.stages.decode.processes.pool import Task, WorkerPool
+from reelwright.storage.arrays.spans import FloatArray
 from reelwright.storage.errors import ItemError
+
+if TYPE_CHECKING:
+    from reelwright.stages.decode.timing.index import FrameIndex
 
 INDEX = "index"  # in the place of a backend: the times of the frame index
 _SOUGHT_EVERY = 7  # frames
@@ -50,18 +54,16 @@ def audit_videos(
 ) -> Iterator[tuple[VideoItem, list[Compared], str]]:
     """Yield (video, comparisons, why it could not be audited), in the order in which they are done."""
     reporter.total(len(items), "videos")
-    found: dict[str, list[Compared]] = {}
+    function = "reelwright.stages.index.audit:audit_task"
+    tasks = []
+    for number, item in enumerate(items):
+        arguments = {"path": item.path, "digest": item.digest, "index": str(index)}
+        tasks.append(Task(name=str(number), function=function, arguments=arguments, timeout_seconds=timeout_seconds))
     with WorkerPool(num_workers(workers, len(items))) as pool:
-        for number, item in enumerate(items):
-            arguments = {"path": item.path, "digest": item.digest, "index": str(index)}
-            function = "reelwright.stages.index.audit:audit_task"
-            pool.submit(Task(name=str(number), function=function, arguments=arguments, timeout_seconds=timeout_seconds))
-        for event in pool.events():
-            if isinstance(event, Message):
-                found.setdefault(event.name, []).append(Compared(**event.body))
-                continue
+        for task, messages, ended in pool.run(tasks):
             reporter.advance(1)
-            yield items[int(event.name)], found.pop(event.name, []), "" if event.status == "ok" else event.message
+            compared = [Compared(**message.body) for message in messages]
+            yield items[int(task.name)], compared, "" if ended.status == "ok" else ended.message
 
 
 def audit_task(*, path: str, digest: str, index: str) -> Iterator[tuple[dict[str, Any], list[Any]]]:
@@ -85,32 +87,26 @@ def audit(path: Path, *, digest: str, index_folder: Path | None) -> Iterator[Com
     hashes = [_hash(shown.pixels()) for shown in truth.frames()]
     truth.close()
     learned = truth.index
-    wrong = known.is_known and not np.array_equal(known.ticks, learned.ticks)
-    yield _of_index(known.pts_seconds, learned.pts_seconds, is_known=known.is_known)
-    if wrong or not known.is_known:
+    yield _compared(
+        INDEX, _other_times(known, learned), learned.pts_seconds, is_used=True, num_frames=learned.num_frames
+    )
+    if not known.is_known or not np.array_equal(known.ticks, learned.ticks):
         known = learned
         keep_index(learned, digest=digest, folder=index_folder)
     for backend in filter(installed, BACKENDS):
-        yield _compared(path, backend, known, hashes, learned.pts_seconds)
+        yield _of_backend(path, backend, known, hashes, learned.pts_seconds)
 
 
-def _of_index(known: Any, learned: Any, *, is_known: bool) -> Compared:
-    if not is_known or np.array_equal(known, learned):
-        return Compared(backend=INDEX, is_used=True, num_frames=len(learned))
-    count = min(len(known), len(learned))
-    differs = np.flatnonzero(known[:count] != learned[:count])
-    first = int(differs[0]) if len(differs) else count
-    return Compared(
-        backend=INDEX,
-        is_used=True,
-        num_frames=len(learned),
-        num_wrong=len(differs) + abs(len(known) - len(learned)),
-        first_wrong=first,
-        first_seconds=float(learned[min(first, len(learned) - 1)]),
-    )
+def _other_times(known: FrameIndex, learned: FrameIndex) -> list[int]:
+    """The frames of which the index that was there says another time, or that only one of both has."""
+    if not known.is_known:
+        return []
+    before, after = known.pts_seconds, learned.pts_seconds
+    count = min(len(before), len(after))
+    return [*np.flatnonzero(before[:count] != after[:count]).tolist(), *range(count, max(len(before), len(after)))]
 
 
-def _compared(path: Path, backend: str, index: Any, hashes: list[bytes], seconds: Any) -> Compared:
+def _of_backend(path: Path, backend: str, index: FrameIndex, hashes: list[bytes], seconds: FloatArray) -> Compared:
     from reelwright.stages.decode.readers import BACKENDS
     from reelwright.stages.decode.readers.proven import refuse_unproven
 
@@ -132,15 +128,13 @@ def _compared(path: Path, backend: str, index: Any, hashes: list[bytes], seconds
         reader.close()
     except (ItemError, ImportError, OSError) as error:
         refusal = " ".join(str(error).split())
-    return Compared(
-        backend=backend,
-        is_used=is_used,
-        num_frames=count,
-        num_wrong=len(differs),
-        first_wrong=differs[0] if differs else None,
-        first_seconds=float(seconds[differs[0]]) if differs else None,
-        refusal=refusal,
-    )
+    return _compared(backend, differs, seconds, num_frames=count, is_used=is_used, refusal=refusal)
+
+
+def _compared(backend: str, differs: Sequence[int], seconds: FloatArray, **how: Any) -> Compared:
+    first = differs[0] if differs else None
+    first_seconds = None if first is None else float(seconds[min(first, len(seconds) - 1)])
+    return Compared(backend=backend, num_wrong=len(differs), first_wrong=first, first_seconds=first_seconds, **how)
 
 
 def _hash(frame: Any) -> bytes:

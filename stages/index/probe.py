@@ -10,7 +10,7 @@ import numpy as np
 
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.decode.processes.attempts import num_workers, raise_unusable
-from reelwright.stages.decode.processes.pool import Message, Task, WorkerPool
+from reelwright.stages.decode.processes.pool import Task, WorkerPool
 from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ItemError
 from reelwright.storage.ledger.digest_cache import VideoProbe
@@ -43,35 +43,26 @@ def probe_videos(
     """
     if reporter is not None:
         reporter.total(len(paths), "videos")
-    probes: dict[str, VideoProbe] = {}
-    waiting: dict[str, Task] = {}  # may be tried again: a process that is killed is no fault of the file's at first
+    common = {"quick": quick, "image_fps": image_fps, "index": None if index is None else str(index)}
+    tasks = [
+        Task(
+            name=str(number),
+            function=_FUNCTION,
+            arguments={"path": str(path), **common},
+            timeout_seconds=timeout_seconds,
+        )
+        for number, path in enumerate(paths)
+    ]
     with WorkerPool(num_workers(workers, len(paths))) as pool:
-        for number, path in enumerate(paths):
-            arguments = {
-                "path": str(path),
-                "quick": quick,
-                "image_fps": image_fps,
-                "index": None if index is None else str(index),
-            }
-            task = Task(name=str(number), function=_FUNCTION, arguments=arguments, timeout_seconds=timeout_seconds)
-            waiting[task.name] = task
-            pool.submit(task)
-        for event in pool.events():
-            if isinstance(event, Message):
-                probes[event.name] = VideoProbe(**event.body)
-                continue
-            again = waiting.pop(event.name, None)
-            if event.is_killed and again is not None:
-                pool.submit(again, first=True)
-                continue
-            raise_unusable(event)
-            probe = probes.pop(event.name, VideoProbe(digest=""))
-            if event.status != "ok":
-                message = f"{event.message}, twice" if event.is_killed else event.message
-                probe = VideoProbe(digest=probe.digest, status=event.status, cause=event.cause, message=message)
+        for task, messages, ended in pool.run(tasks):
+            raise_unusable(ended)
+            probe = VideoProbe(**messages[-1].body) if messages else VideoProbe(digest="")
+            if ended.status != "ok":
+                message = f"{ended.message}, twice" if ended.is_killed else ended.message
+                probe = VideoProbe(digest=probe.digest, status=ended.status, cause=ended.cause, message=message)
             if reporter is not None:
                 reporter.advance(1)
-            yield paths[int(event.name)], probe
+            yield paths[int(task.name)], probe
 
 
 def probe_task(
@@ -95,12 +86,11 @@ def probe_task(
     if is_feature_file(source) and source.is_file():
         probe = VideoProbe(digest=digest, codec=source.suffix[1:].lower())  # its rows are read where they are imported
     else:
-        probe = _probe_folder(source, digest, image_fps) if source.is_dir() else _probe_indexed(source, digest, index)
+        folder = None if index is None else Path(index)
+        probe = (
+            _probe_folder(source, digest, image_fps) if source.is_dir() else probe_file(source, digest, index=folder)
+        )
     yield probe._asdict(), []
-
-
-def _probe_indexed(path: Path, digest: str, index: str | None) -> VideoProbe:
-    return probe_file(path, digest, index=None if index is None else Path(index))
 
 
 def probe_file(path: Path, digest: str, *, index: Path | None = None) -> VideoProbe:

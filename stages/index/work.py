@@ -48,7 +48,8 @@ def index_videos(
             timeout_seconds=timeout_seconds,
             index=store.frame_index,
         ):
-            probe = answer if answer.digest else answer._replace(digest=_stand_in(path))
+            # what stands for the digest of a file that could not be read, so that its failure is known
+            probe = answer if answer.digest else answer._replace(digest=digest({"unreadable": str(path)}))
             probe = probe if digests is None else probe._replace(digest=digests[str(path)])
             if probe.status != "ok":
                 row = ItemRow(digest=probe.digest, status=probe.status, cause=probe.cause, message=probe.message)
@@ -98,8 +99,3 @@ class _Found:
         self._probes.clear()
         ended = time.monotonic()
         self._due = ended + max(SAVE_SECONDS, (ended - started) / _SAVE_SHARE)
-
-
-def _stand_in(path: Path | str) -> str:
-    """What stands for the digest of a file that could not be read, so that its failure can be told."""
-    return digest({"unreadable": str(path)})

@@ -16,15 +16,17 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from reelwright.models.encoders.build import DataConfig
+from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.views import Box, line_crops
 from reelwright.stages.decode.geometry import Geometry
-from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted
-from reelwright.stages.embed.videos import Events
+from reelwright.stages.decode.source import Ended, Event, Events, FrameChunk, Opened
+from reelwright.storage.arrays.spans import RowTimes, Spans
 from reelwright.storage.errors import ConfigError
 
-Event = Opened | FrameChunk | Restarted | Ended
+Whole = tuple[npt.NDArray[np.int64], Spans]  # which rows of a video came, and the spans of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,59 +67,72 @@ class Crops:
         return tuple(dict.fromkeys(line_crops(height, width, num_crops=self.num_crops, size=self.size)))
 
 
-class CropStreams:
-    """Splits the events of each video into those of its crops, and knows whose a crop is."""
+class RowStreams:
+    """The streams of rows of each video: of which of its frames, in which crops.
 
-    def __init__(self, crops: Crops) -> None:
-        self._crops = crops
+    Without ``needed`` of all frames, without ``crops`` of frames as the encoder sees them.
+    """
+
+    def __init__(self, needed: Needed | None, crops: Crops | None) -> None:
+        self._needed, self._crops = needed, crops
         self._boxes: dict[str, tuple[Box, ...]] = {}
-        self._opened: dict[str, Opened | Restarted] = {}  # waiting for the first frame
+        self._opened: dict[str, Opened] = {}  # waiting for the first frame
         self._video: dict[str, str] = {}  # of crops after the first
+        self._times: dict[str, RowTimes | None] = {}  # of all frames of a video, where only some come
 
     def video_of(self, digest: str) -> str:
-        """The digest of the video that the stream ``digest`` is a crop of."""
+        """The digest of the video that the stream ``digest`` is of."""
         return self._video.get(digest, digest)
 
-    def num_crops(self, video: str) -> int:
+    def num_streams(self, video: str) -> int:
         """Different crops of a video, once its streams have begun; 1 before."""
         return len(self._boxes.get(video, ("",)))
 
-    def forget(self, video: str) -> None:
-        """All its streams have ended."""
+    def take_whole(self, video: str) -> Whole | None:
+        """Which rows of a video came; None: all. All its streams have ended, and it is forgotten."""
         for number in range(1, len(self._boxes.pop(video, ()))):
             self._video.pop(_name(video, number), None)
+        times = self._times.pop(video, None)
+        if times is None:
+            return None
+        assert self._needed is not None
+        rows = self._needed.all_rows(times.num_rows)
+        return self._needed.rows(times.num_rows), times.spans(rows.start, rows.last_row(self._needed.row))
 
     def through(self, events: Events) -> Events:
-        """The events of the crops; closing it closes ``events``."""
+        """The events of all streams; closing it closes ``events``."""
         with closing(events):  # type: ignore[type-var]  # it is a generator, which has close
             for event in events:
-                yield from self._split(event)
+                if isinstance(event, Opened):
+                    self._times[event.digest] = event.times
+                yield from (event,) if self._crops is None else self._split(event, self._crops)
 
-    def _split(self, event: Event) -> Iterator[Event]:
+    def _split(self, event: Event, crops: Crops) -> Iterator[Event]:
         digest = event.digest
         match event:
-            case Opened() | Restarted():
+            case Opened():
                 self._opened[digest] = event
             case FrameChunk():
                 if digest in self._opened:
-                    yield from self._open(event)
+                    yield from self._open(event, crops)
                 for number, box in enumerate(self._boxes[digest]):
                     frames = event.frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
                     yield self._named(replace(event, frames=np.ascontiguousarray(frames)), number)
             case Ended():
                 waiting = self._opened.pop(digest, None)
                 if waiting is not None:  # no frame came
-                    yield from self._all(waiting if digest in self._boxes else _first(waiting))
+                    yield from self._all(waiting if digest in self._boxes else Opened(**vars(waiting)))
                 yield from self._all(event)
 
-    def _open(self, chunk: FrameChunk) -> Iterator[Event]:
-        event, is_new = self._opened.pop(chunk.digest), chunk.digest not in self._boxes
-        if is_new:  # another backend gives the same frames
-            self._boxes[chunk.digest] = self._crops.boxes(*chunk.frames.shape[1:3])
-        yield from self._all(_first(event) if is_new else event)
+    def _open(self, chunk: FrameChunk, crops: Crops) -> Iterator[Event]:
+        event = self._opened.pop(chunk.digest)
+        if chunk.digest not in self._boxes:  # another backend gives the same frames
+            self._boxes[chunk.digest] = crops.boxes(*chunk.frames.shape[1:3])
+            event = Opened(**vars(event))  # the streams of the crops begin, whatever was tried before
+        yield from self._all(event)
 
     def _all(self, event: Event) -> Iterator[Event]:
-        for number in range(self.num_crops(event.digest)):
+        for number in range(self.num_streams(event.digest)):
             yield self._named(event, number)
 
     def _named(self, event: Event, number: int) -> Event:
@@ -130,12 +145,3 @@ class CropStreams:
 
 def _name(video: str, number: int) -> str:
     return f"{video}.{number}"
-
-
-def _first(event: Opened | Restarted) -> Opened:
-    """As the first event of a video."""
-    if isinstance(event, Opened):
-        return event
-    return Opened(
-        item=event.item, num_rows=event.num_rows, backend=event.backend, start_row=event.start_row, times=event.times
-    )

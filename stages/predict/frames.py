@@ -8,27 +8,33 @@ shown windows of stored frames.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.unit import cached_model
-from reelwright.stages.base.work import InputRef, Reporter, VideoItem, Work
+from reelwright.stages.base.work import Reporter, VideoItem, Work
 from reelwright.stages.datasets.sampling.views import Box
+from reelwright.stages.datasets.stored_rows import mean_vectors
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, encoder_of
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.encoding.runtimes import EAGER
+from reelwright.stages.embed.sink import MemorySink
 from reelwright.stages.embed.videos import Selection, clip_of, embed_videos, expected_rows, frame_input, prepare_forward
 from reelwright.stages.finetune.clips import spans_of
 from reelwright.stages.predict.clip_frames import SeenFrames
 from reelwright.stages.predict.config import PredictConfig
-from reelwright.stages.predict.crops import Crops
-from reelwright.stages.predict.frame_rows import FrameScoreSink, RowStreams
+from reelwright.stages.predict.crops import Crops, RowStreams, Whole
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.storage.arrays.frames import FrameRows, FrameStore
+from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StoreError, UnusableStoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
@@ -59,6 +65,8 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         return loaded, prepare_forward(loaded, settings, tuning=tuning, note=reporter.note, num_rows=num_rows)
 
     loaded, forward = cached_model(f"predict frames {work.key}", make)
+    if run.output not in loaded.config.outputs:
+        raise ConfigError(f"the run reads {run.output!r}, but its encoder gives {', '.join(loaded.config.outputs)}.")
     crops = _crops(config, loaded.data_config, where=work.node)
     if scorer.kept is not None:
         scorer.kept.see(_seen(loaded.data_config, crops).to_plain())
@@ -69,7 +77,7 @@ def score_frames(work: Work, config: PredictConfig, scorer: Scorer, *, writer: S
         loaded=loaded,
         forward=forward,
         frames=frame_input(work),
-        sink=FrameScoreSink(writer, output=_output(loaded, run), streams=streams, keeps_positions=run.keeps_positions),
+        sink=FrameScoreSink(writer, output=run.output, streams=streams, keeps_positions=run.keeps_positions),
         reporter=reporter,
         shard_rows=loaded.config.shard_rows if config.deterministic else None,
         selection=Selection(
@@ -99,23 +107,62 @@ def _encoder(work: Work, run: LoadedRun) -> LoadedEncoder:
     if run.stage == "finetune":
         wanted = EmbedConfig(run=ref.node, outputs=(run.output,), dtype="float32")
         return build_from_config(wanted, store=store, run=ref, where=work.node, plugins=work.plugins)
-    return encoder_of(work, _single_embedding(ref, where=work.node))
-
-
-def _single_embedding(ref: InputRef, *, where: str) -> InputRef:
     embeddings = ref.inputs.get("embeddings", ())
     if len(embeddings) != 1:
         raise ConfigError(
-            f"{where}: run {ref.node} was trained on {len(embeddings)} embeddings; over frames there must be one. "
+            f"{work.node}: run {ref.node} was trained on {len(embeddings)} embeddings; over frames there must be one. "
             "Give embeddings instead of frames."
         )
-    return embeddings[0]
+    return encoder_of(work, embeddings[0])
 
 
-def _output(loaded: LoadedEncoder, run: LoadedRun) -> str:
-    if run.output not in loaded.config.outputs:
-        raise ConfigError(f"the run reads {run.output!r}, but its encoder gives {', '.join(loaded.config.outputs)}.")
-    return run.output
+class FrameScoreSink(MemorySink):
+    """Rows of a video until all its streams are complete; then they are scored and forgotten."""
+
+    def __init__(self, writer: ScoreWriter, *, output: str, streams: RowStreams, keeps_positions: bool) -> None:
+        super().__init__()
+        self._writer = writer
+        self._output = output
+        self._streams = streams
+        self._keeps_positions = keeps_positions
+        self._ended: dict[str, dict[str, ItemRow]] = {}  # by video, then by stream
+
+    def fail(self, row: ItemRow) -> None:
+        """One stream could not be decoded or encoded, and so the video."""
+        self.finish(row)
+
+    def finish(self, row: ItemRow) -> None:
+        """All rows of one stream have come."""
+        video = self._streams.video_of(row.digest)
+        ended = self._ended.setdefault(video, {})
+        ended[row.digest] = row
+        if len(ended) < self._streams.num_streams(video):
+            return
+        del self._ended[video]
+        whole = self._streams.take_whole(video)
+        failed = [entry for entry in ended.values() if not entry.is_done]
+        seconds = round(sum(entry.seconds for entry in ended.values()), 3)
+        summary = replace((failed or [ended[video]])[0], digest=video, seconds=seconds)
+        if failed:
+            for digest in ended:
+                self.discard(digest)
+            self._writer.fail(summary)
+            return
+        spread = {digest: self._rows(digest, whole) for digest in ended}
+        rows, spans = spread.pop(video)
+        self._writer.add(VideoRows(video, rows, spans, tuple(others for others, _ in spread.values())), summary)
+
+    def _rows(self, digest: str, whole: Whole | None) -> tuple[npt.NDArray[Any], Spans]:
+        """Rows (T, ...) of one stream; those that no clip needs, and that were never made, are NaN."""
+        taken = self.take(digest)
+        values = taken.outputs[self._output]
+        rows = values if self._keeps_positions else mean_vectors(values)
+        if whole is None:
+            return rows, taken.spans
+        places, spans = whole
+        spread = np.full((len(spans.start_seconds), *rows.shape[1:]), np.nan, dtype=rows.dtype)
+        spread[places] = rows
+        return spread, spans
 
 
 def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: ScoreWriter, reporter: Reporter) -> None:

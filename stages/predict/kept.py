@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,8 @@ class KeptOutputs:
         places = WindowPlaces(
             np.where(is_real, rows, -1), row_seconds=spans.start_seconds[rows], row_source=spans.source_start[rows]
         )
-        of_windows = Spans(
-            spans.start_seconds[windows.start],
-            spans.stop_seconds[last],
-            spans.source_start[windows.start],
-            spans.source_stop[last],
-        )
+        first, final = spans.take(windows.start), spans.take(last)
+        of_windows = replace(first, stop_seconds=final.stop_seconds, source_stop=final.source_stop)
         try:
             self._writer.add(digest, arrays, places, of_windows)
         except ValueError as error:

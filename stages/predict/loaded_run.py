@@ -68,16 +68,18 @@ def load_run(folder: RunFolder, *, device: torch.device, plugins: Mapping[str, A
     """
     module, values = load_run_model(folder, plugins=plugins)
     return LoadedRun(
+        **_common(values),
         module=module.eval().to(device),
-        key=values["key"],
-        stage=values["stage"],
-        task=task_of_run(values),
         output=values.get("output", "pooled"),
         row_shape=tuple(values["model"].get("row_shape", [values["model"]["input_dim"]])),
         keeps_positions="row_shape" in values["model"],
-        window=values["window"],
-        clips=values.get("clips", {"sampling": "grid"}),
     )
+
+
+def _common(values: Mapping[str, Any]) -> dict[str, Any]:
+    clips = values.get("clips", {"sampling": "grid"})
+    task = task_of_run(values)
+    return {"key": values["key"], "stage": values["stage"], "task": task, "window": values["window"], "clips": clips}
 
 
 def predicted_shape(window: PredictWindowSettings, trained_on: Mapping[str, Any]) -> WindowShape:
@@ -101,14 +103,5 @@ def load_clip_run(run: InputRef, *, store: Store, device: torch.device, plugins:
     seen = frames_seen(values)
     assert seen is not None
     return LoadedRun(
-        module=module,
-        key=values["key"],
-        stage=values["stage"],
-        task=task_of_run(values),
-        output="frames",
-        row_shape=(*seen.size, 3),
-        keeps_positions=True,
-        window=values["window"],
-        clips=values["clips"],
-        sees=seen,
+        **_common(values), module=module, output="frames", row_shape=(*seen.size, 3), keeps_positions=True, sees=seen
     )

@@ -25,17 +25,15 @@ def merge_crops(crops: Sequence[VideoScores]) -> VideoScores:
 
 def merge_windows(scores: Scores) -> Scores:
     """The mean over all N windows (N, K) of a video, (1, K)."""
-    num = len(scores)
-    merged = merge_probabilities(scores, video_N=np.zeros(num, dtype=np.int64), view_NV=np.arange(num))
-    return merged.probabilities.astype(np.float32)
+    return _mean(list(scores[:, None]))
 
 
 def _mean_of_rows(crops: Sequence[VideoScores]) -> Scores:
-    """Of rows that a window holds; the others stay NaN."""
+    """Of rows that some window has; the others stay NaN."""
     of_crops = [crop.row_scores for crop in crops if crop.row_scores is not None]
-    held = np.flatnonzero(crops[0].num_windows)
+    rows = np.flatnonzero(crops[0].num_windows)
     means = np.full_like(of_crops[0], np.nan)
-    means[held] = _mean([rows[held] for rows in of_crops])
+    means[rows] = _mean([scores[rows] for scores in of_crops])
     return means
 
 

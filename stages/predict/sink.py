@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from reelwright.stages.base.work import Reporter
@@ -15,12 +15,6 @@ from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.results.scores import write_scores
 
 WAITING_BYTES = 256 << 20  # rows that wait for a full batch, so that memory stays bounded
-
-
-@dataclass
-class _Waiting:
-    video: VideoRows
-    row: ItemRow
 
 
 class ScoreWriter:
@@ -43,7 +37,7 @@ class ScoreWriter:
         self._ledger = ledger
         self._reporter = reporter
         self._batch_size = batch_size
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[tuple[VideoRows, ItemRow]] = []
         self._num_windows = self._num_bytes = 0  # of all that waits
         is_strict = scorer.run.task.traits.per_row
         fate = "have no score" if is_strict else "are in no window"
@@ -56,7 +50,7 @@ class ScoreWriter:
             message = self.left_out.add_short(self._names[video.digest], num_rows=len(video.rows))
             self.fail(replace(row, status="skipped", cause="too_short", message=message))
             return
-        self._waiting.append(_Waiting(video, row))
+        self._waiting.append((video, row))
         self._num_windows += num_windows * len(video.all_crops)
         self._num_bytes += video.num_bytes
         if self._num_windows >= self._batch_size or self._num_bytes >= WAITING_BYTES:
@@ -64,8 +58,7 @@ class ScoreWriter:
 
     def fail(self, row: ItemRow) -> None:
         """Commit why a video has no scores."""
-        self._ledger.commit(row)
-        self._reporter.item(row)
+        self._commit(row)
 
     def flush(self) -> None:
         """Score, write and commit what waits."""
@@ -74,23 +67,24 @@ class ScoreWriter:
         if not waiting:
             return
         started = time.perf_counter()
-        scored = self._scorer.score([entry.video for entry in waiting])
+        scored = self._scorer.score([video for video, _ in waiting])
         seconds = (time.perf_counter() - started) / len(waiting)
-        for entry, scores in zip(waiting, scored, strict=True):
-            digest, kept = entry.video.digest, self._scorer.kept
+        for (video, row), scores in zip(waiting, scored, strict=True):
+            digest, kept = video.digest, self._scorer.kept
             written = 0 if kept is None else kept.take_bytes(digest)
             written += write_scores(self._folder, digest, scores, kept=() if kept is None else kept.names)
-            message = self.left_out.add(
-                self._names[digest],
-                num_left=self._scorer.num_left_out(scores),
-                num_rows=len(entry.video.rows),
+            num_left = self._scorer.num_left_out(scores)
+            message = self.left_out.add(self._names[digest], num_left=num_left, num_rows=len(video.rows))
+            self._commit(
+                replace(
+                    row,
+                    rows=len(scores.start_row),
+                    bytes=written,
+                    seconds=round(row.seconds + seconds, 4),
+                    message="; ".join(filter(None, (row.message, message))),
+                )
             )
-            row = replace(
-                entry.row,
-                rows=len(scores.start_row),
-                bytes=written,
-                seconds=round(entry.row.seconds + seconds, 4),
-                message="; ".join(filter(None, (entry.row.message, message))),
-            )
-            self._ledger.commit(row)
-            self._reporter.item(row)
+
+    def _commit(self, row: ItemRow) -> None:
+        self._ledger.commit(row)
+        self._reporter.item(row)

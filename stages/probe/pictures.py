@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
-import numpy as np
 from markupsafe import Markup
 
 from reelwright.models.metrics.probes.alignment import ALIGNMENTS
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo
-from reelwright.models.metrics.probes.frame_retrieval import Found, nearest_of_each, spread_rows
-from reelwright.stages.base.work import VideoItem, Work
+from reelwright.stages.base.work import Work
+from reelwright.stages.evaluate.pages.frame_source import payload_items
 from reelwright.stages.evaluate.pages.page import Pair, Section
 from reelwright.stages.evaluate.pages.palette import COLOURS, Palette
 from reelwright.stages.evaluate.pages.thumbnails import inline
 from reelwright.stages.probe.config import ProbeConfig
 from reelwright.stages.probe.tasks import Probed
-from reelwright.stages.show.frame_pictures import TILE, Tile, grid_of
-from reelwright.stages.show.row_frames import Floats, RowFrames, payload_items, row_frames
+from reelwright.stages.show.frame_pictures import TILE, grid_of, retrieved, times_of
+from reelwright.stages.show.row_frames import row_frames
 from reelwright.stages.show.row_pictures import Alignment, similarity_picture, strips_picture
 from reelwright.storage.store import Store
 
 _MOST_ROWS = 1500  # of a video in a matrix of the report; longer ones are drawn with every so many rows
 _PAIRS, _QUERIES, _DEPTH = 2, 4, 5
 _METHODS = ("dtw", "nearest")
-
-Retrieved = Sequence[tuple[EmbeddedVideo, int, Sequence[Found]]]  # query, its row, what was found
 
 
 def pictures_section(work: Work, config: ProbeConfig, probed: Sequence[Probed]) -> list[Section]:
@@ -64,47 +61,32 @@ def _shown(videos: Sequence[EmbeddedVideo], config: ProbeConfig) -> list[Embedde
 
 def _matrices(chosen: Mapping[str, Sequence[EmbeddedVideo]], place: int, distance: str) -> Iterator[Markup]:
     for node, videos in chosen.items():
-        query, key = (_thinned(video) for video in list(pairwise(videos))[place])
+        pair = list(pairwise(videos))[place]
+        query, key = (video.every(-(-len(video) // _MOST_ROWS)) for video in pair)
         rows = {method: ALIGNMENTS[method](query.rows, key.rows, distance=distance) for method in _METHODS}
         picture = similarity_picture(Alignment(query=query, key=key, rows=rows), distance=distance, title=node)
         yield inline(picture, alt=f"how alike {query.name} and {key.name} are, by {node}")
 
 
-def _thinned(video: EmbeddedVideo) -> EmbeddedVideo:
-    return video.every(-(-len(video) // _MOST_ROWS))
-
-
 def _retrieval_section(
     work: Work, config: ProbeConfig, probed: Sequence[Probed], chosen: Mapping[str, Sequence[EmbeddedVideo]]
 ) -> Section:
+    found = {
+        node: retrieved(query, others, rows=_QUERIES, depth=_DEPTH, distance=config.distance)
+        for node, (query, *others) in chosen.items()
+    }
+    times = times_of([entry for entries in found.values() for entry in entries])
     items = payload_items(work.payload)
-    found: dict[str, Retrieved] = {}
-    times: dict[VideoItem, set[float]] = defaultdict(set)
-    for node, (query, *others) in chosen.items():
-        found[node] = [
-            (query, row, nearest_of_each(query, row, others, depth=_DEPTH, distance=config.distance))
-            for row in spread_rows(len(query), _QUERIES)
-        ]
-        for _, row, entries in found[node]:
-            times[items[query.name]].add(float(query.times[row]))
-            for entry in entries:
-                times[items[entry.video.name]].add(float(entry.video.times[entry.row]))
-    wanted: dict[VideoItem, Floats] = {item: np.array(sorted(seconds)) for item, seconds in times.items()}
-    behind, store = probed[0].reference, Store.at(work.store)
-    with row_frames(wanted, behind=behind, store=store, height=TILE[1]) as frames:
+    wanted = {items[name]: seconds for name, seconds in times.items()}
+    with row_frames(wanted, behind=probed[0].reference, store=Store.at(work.store), height=TILE[1]) as frames:
         missing = [f"{name}: {each.note}" for name, each in frames.items() if not each.times]
-        grids = [] if missing else [_grid(node, entries, frames) for node, entries in found.items()]
+        grids = [
+            inline(grid_of(entries, frames, title=node), alt=f"frames retrieved by the rows of {node}", has_frames=True)
+            for node, entries in (() if missing else found.items())
+        ]
     text = (
         "Rows of one video (left), and the nearest row of each of the videos above, the nearest videos first. A green "
         "frame: of the same phase, a red one: of another."
     )
     title = "Retrieved frames"
     return Section(title, [*grids, text]) if grids else Section(title, [f"No frames to show. {'; '.join(missing[:3])}"])
-
-
-def _grid(node: str, entries: Retrieved, frames: Mapping[str, RowFrames]) -> Markup:
-    rows = [
-        [Tile.of_row(query, row, frames), *(Tile.of_found(each, frames) for each in each_row)]
-        for query, row, each_row in entries
-    ]
-    return inline(grid_of(rows, title=node), alt=f"frames retrieved by the rows of {node}", has_frames=True)

@@ -36,7 +36,7 @@ class ProbeTask:
     needs_labels: bool = True
     is_learnt: bool = False
 
-    def why_not(self, train: Videos, test: Videos) -> str:
+    def skip_reason(self, train: Videos, test: Videos) -> str:
         """Why these videos are not enough; empty where they are."""
         suits = [video for video in test if video.has_labels] if self.needs_labels else test
         what = "labelled rows" if self.needs_labels else "rows"
@@ -194,12 +194,12 @@ def measured(name: str, config: ProbeConfig, train: Videos, test: Videos) -> tup
     """
     task = TASKS[name]
     if not config.per_action:
-        reason = task.why_not(train, test)
+        reason = task.skip_reason(train, test)
         return ({}, reason) if reason else (task.measure(config, train, test), "")
     actions = {video.action for video in test if video.action}
-    fitting = {action for action in actions if not task.why_not(_of(train, action), _of(test, action))}
+    fitting = {action for action in actions if not task.skip_reason(_of(train, action), _of(test, action))}
     if not fitting:
-        reasons = {task.why_not(_of(train, action), _of(test, action)) for action in actions}
+        reasons = {task.skip_reason(_of(train, action), _of(test, action)) for action in actions}
         return {}, f"no action has enough videos ({'; '.join(sorted(reasons)) or 'no video has a label of its own'})"
     chosen = [[video for video in videos if video.action in fitting] for videos in (train, test)]
     if task.is_learnt:

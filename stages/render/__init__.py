@@ -2,7 +2,6 @@
 
 config      what is drawn, of which videos
 work        one file after the other -> pictures/<key>/, with a page that shows them all
-rows        videos side by side, aligned by their rows, as MP4
-attention   films and sheets of attention over frames, and changes of scores
-stills      matrices, matches, retrieved frames, colours over time, as PNG and JPEG
+rows        of rows: videos side by side as MP4; matrices, matches, retrieved frames, colours over time as PNG and JPEG
+attention   of predictions: films and sheets of attention over frames, and changes of scores
 """

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.stages.datasets.tasks.registry import TASKS
+from reelwright.stages.evaluate.pages.frame_source import payload_items
 from reelwright.stages.evaluate.scoring import main_unit
 from reelwright.stages.evaluate.videos import Timeline, timelines
 from reelwright.stages.render.config import RenderConfig
@@ -22,8 +22,8 @@ from reelwright.stages.render.rows import film_fps
 from reelwright.stages.render.scene import NoFramesError
 from reelwright.stages.show.attention_pictures import VideoAttention, jet, overlay, shown_frame
 from reelwright.stages.show.frame_pictures import DIM, GROUND, LIGHT
-from reelwright.stages.show.pictures import FAINT, INK, PAPER, cut, font
-from reelwright.stages.show.row_frames import RowFrames, payload_items, row_frames
+from reelwright.stages.show.pictures import FAINT, PAPER, font, write
+from reelwright.stages.show.row_frames import RowFrames, row_frames, write_film
 from reelwright.stages.show.row_pictures import strip
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
 from reelwright.storage.errors import StageError
@@ -144,16 +144,13 @@ def true_score(line: Timeline) -> float | None:
     return float(right.mean()) if len(right) else None
 
 
-def write_film(path: Path, scene: PredictionScene, entry: Ranked) -> None:
+def write_attention(path: Path, scene: PredictionScene, entry: Ranked) -> None:
     """The video and the same with attention over it, side by side; above, attention in time. Raises NoFramesError."""
     attention, height = scene.attention(entry.name), scene.config.height // 2 * 2
     with scene.frames(entry.name, attention, height=height) as frames:
-        first = _film_frame(scene, entry, attention, frames, 0, height=height)
-        fps = film_fps(attention.seconds, speed=scene.config.speed)
-        with VideoWriter(path, size=(first.height, first.width), fps=fps) as writer:
-            writer.add(np.asarray(first))
-            for row in range(1, len(attention)):
-                writer.add(np.asarray(_film_frame(scene, entry, attention, frames, row, height=height)))
+        rows = range(len(attention))
+        pictures = (_film_frame(scene, entry, attention, frames, row, height=height) for row in rows)
+        write_film(path, pictures, fps=film_fps(attention.seconds, speed=scene.config.speed))
 
 
 def _film_frame(
@@ -166,7 +163,7 @@ def _film_frame(
     bar = 0 if attention.time is None else _BAR
     image = Image.new("RGB", (width + width % 2, height + (3 * _CAPTION + bar) // 2 * 2), GROUND)
     draw = ImageDraw.Draw(image)
-    draw.text((6, 3), cut(draw, entry.title, width - 12, font(15)), LIGHT, font=font(15))
+    write(draw, (6, 3), entry.title, width=width - 12, fill=LIGHT, size=15)
     if attention.time is not None:
         image.paste(strip(jet(attention.time), attention.seconds, width=width, height=bar), (0, _CAPTION))
         first, last = attention.seconds[[0, -1]]
@@ -175,7 +172,7 @@ def _film_frame(
     for number, panel in enumerate(panels):
         image.paste(panel, (number * (panel.width + _GAP), _CAPTION + bar))
     below = _CAPTION + bar + height + 3
-    draw.text((6, below), cut(draw, _said(scene.info, entry, seconds), width - 12, font(15)), LIGHT, font=font(15))
+    write(draw, (6, below), _answer(scene.info, entry, seconds), width=width - 12, fill=LIGHT, size=15)
     draw.text((6, below + _CAPTION - 4), _place(scene, attention, row), DIM, font=font(13))
     return image
 
@@ -195,11 +192,11 @@ def write_sheet(path: Path, scene: PredictionScene, entry: Ranked) -> None:
     size = max(480, 2 * _EDGE + columns * step_x - _GAP), top + -(-len(rows) // columns) * step_y
     image = Image.new("RGB", size, PAPER)
     draw, room = ImageDraw.Draw(image), size[0] - 2 * _EDGE
-    draw.text((_EDGE, 10), cut(draw, entry.title, room, font(15)), INK, font=font(15))
+    write(draw, (_EDGE, 10), entry.title, width=room, size=15)
     middle = float(attention.seconds[len(attention) // 2])
-    said = _said(scene.info, entry, middle)
-    said = said if len(entry.timeline.label_ids) == 1 else f"at {middle:.2f} s: {said}"
-    draw.text((_EDGE, 34), cut(draw, said, room, font()), INK, font=font())
+    answer = _answer(scene.info, entry, middle)
+    is_of_video = len(entry.timeline.label_ids) == 1
+    write(draw, (_EDGE, 34), answer if is_of_video else f"at {middle:.2f} s: {answer}", width=room)
     for number, (row, tile) in enumerate(zip(rows, tiles, strict=True)):
         x, y = _EDGE + number % columns * step_x, top + number // columns * step_y
         if attention.time is not None:
@@ -207,8 +204,7 @@ def write_sheet(path: Path, scene: PredictionScene, entry: Ranked) -> None:
             draw.rectangle((x, y, x + width - 1, y + bar - 1), fill=colour)
         image.paste(tile if attention.space is None else overlay(tile, attention.space[row]), (x, y + bar))
         for line, text in enumerate(_place(scene, attention, row).split("  ")):
-            where = x, y + bar + _TILE + 3 + 14 * line
-            draw.text(where, cut(draw, text, width, font(11)), FAINT, font=font(11))
+            write(draw, (x, y + bar + _TILE + 3 + 14 * line), text, width=width, fill=FAINT, size=11)
     image.save(path, "JPEG", quality=_QUALITY)
 
 
@@ -219,21 +215,21 @@ def _place(scene: PredictionScene, attention: VideoAttention, row: int) -> str:
     return text if attention.time is None else f"{text}  M {attention.time[row]:.2f}{shown}"
 
 
-def _said(info: PredictionInfo, entry: Ranked, seconds: float) -> str:
+def _answer(info: PredictionInfo, entry: Ranked, seconds: float) -> str:
     """What is predicted at a time, with its score, and what is true."""
     line = entry.timeline
     cell = int(np.clip(np.searchsorted(line.edges_seconds, seconds, side="right") - 1, 0, len(line.label_ids) - 1))
     scores = line.scores[cell]
     if line.targets is not None:
         best = np.argsort(-scores)[:3]
-        said = ", ".join(f"{info.classes[index]} {scores[index]:.2f}" for index in best)
+        answers = ", ".join(f"{info.classes[index]} {scores[index]:.2f}" for index in best)
         true = ", ".join(info.classes[index] for index in np.flatnonzero(line.targets[cell]))
-        return f"{said}; true: {true or 'none known'}"
+        return f"{answers}; true: {true or 'none known'}"
     label, target = int(line.label_ids[cell]), int(line.target_ids[cell])
-    said = f"{info.classes[label]} {scores[label]:.2f}"
+    answer = f"{info.classes[label]} {scores[label]:.2f}"
     if target == UNKNOWN:
-        return said
-    return f"{said}, right" if label == target else f"{said}; true: {info.classes[target]} {scores[target]:.2f}"
+        return answer
+    return f"{answer}, right" if label == target else f"{answer}; true: {info.classes[target]} {scores[target]:.2f}"
 
 
 def score_changes(scene: PredictionScene, before: PredictionSet) -> list[Mapping[str, Any]]:

@@ -11,8 +11,9 @@ from itertools import pairwise
 from reelwright.models.metrics.probes.alignment import ALIGNMENTS
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Integers
 from reelwright.stages.base.work import Work
+from reelwright.stages.evaluate.pages.frame_source import payload_items
 from reelwright.stages.render.config import RenderConfig
-from reelwright.stages.show.row_frames import Floats, RowFrames, payload_items, row_frames
+from reelwright.stages.show.row_frames import Floats, RowFrames, row_frames
 from reelwright.storage.store import Store
 
 

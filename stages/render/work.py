@@ -27,11 +27,18 @@ from reelwright.stages.datasets.labelled import payload_videos
 from reelwright.stages.evaluate.pages.markup import tag
 from reelwright.stages.evaluate.pages.page import Page, Section, Table, render
 from reelwright.stages.evaluate.pages.thumbnails import inline
-from reelwright.stages.render.attention import PredictionScene, score_changes, write_film, write_sheet
+from reelwright.stages.render.attention import PredictionScene, score_changes, write_attention, write_sheet
 from reelwright.stages.render.config import RenderConfig
-from reelwright.stages.render.rows import poster, write_group, write_pair
+from reelwright.stages.render.rows import (
+    poster,
+    write_group,
+    write_matches,
+    write_pair,
+    write_retrieval,
+    write_similarity,
+    write_strips,
+)
 from reelwright.stages.render.scene import NoFramesError, Scene
-from reelwright.stages.render.stills import write_matches, write_retrieval, write_similarity, write_strips
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import StageError
@@ -54,30 +61,30 @@ class Drawing:
 Drawings = Callable[[Any], Iterator[Drawing]]  # of a Scene, or of a PredictionScene
 
 
+def _of_pairs(write: Callable[..., None], ending: str, *, by_method: bool = False) -> Drawings:
+    """A file for each pair of videos, or for each kind of alignment of it."""
+
+    def drawings(scene: Scene) -> Iterator[Drawing]:
+        for query, key in scene.pairs:
+            for how in [{"method": method} for method in scene.config.alignments] if by_method else [{}]:
+                yield Drawing(
+                    name="-".join((_safe(query, key), *how.values())),
+                    title=", ".join((f"{query} and {key}", *how.values())),
+                    ending=ending,
+                    write=partial(write, scene=scene, query=query, key=key, **how),
+                )
+
+    return drawings
+
+
 def _alignments(scene: Scene) -> Iterator[Drawing]:
-    for query, key in scene.pairs:
-        write = partial(write_pair, scene=scene, query=query, key=key)
-        yield Drawing(name=_safe(query, key), title=f"{query} and {key}", ending="mp4", write=write)
+    yield from _of_pairs(write_pair, "mp4")(scene)
     for query in scene.queries:
         others = scene.others(query)[: scene.config.others]
         for method in scene.config.alignments if others else ():
             write = partial(write_group, scene=scene, query=query, others=others, method=method)
             name = f"{_safe(query, *others)}-{method}"
             yield Drawing(name=name, title=f"{query} with {len(others)} others, {method}", ending="mp4", write=write)
-
-
-def _matches(scene: Scene) -> Iterator[Drawing]:
-    for query, key in scene.pairs:
-        for method in scene.config.alignments:
-            write = partial(write_matches, scene=scene, query=query, key=key, method=method)
-            name = f"{_safe(query, key)}-{method}"
-            yield Drawing(name=name, title=f"{query} and {key}, {method}", ending="jpg", write=write)
-
-
-def _similarities(scene: Scene) -> Iterator[Drawing]:
-    for query, key in scene.pairs:
-        write = partial(write_similarity, scene=scene, query=query, key=key)
-        yield Drawing(name=_safe(query, key), title=f"{query} and {key}", ending="png", write=write)
 
 
 def _retrievals(scene: Scene) -> Iterator[Drawing]:
@@ -93,7 +100,7 @@ def _strips(scene: Scene) -> Iterator[Drawing]:
 
 def _attention(scene: PredictionScene) -> Iterator[Drawing]:
     for entry in scene.ranked:
-        for write, ending in ((write_film, "mp4"), (write_sheet, "jpg")):
+        for write, ending in ((write_attention, "mp4"), (write_sheet, "jpg")):
             made = partial(write, scene=scene, entry=entry)
             yield Drawing(name=_safe(entry.name), title=entry.title, ending=ending, write=made)
 
@@ -109,8 +116,8 @@ def _changes(scene: PredictionScene) -> Iterator[Drawing]:
 
 DRAWN: dict[str, Drawings] = {
     "alignment": _alignments,
-    "correspondences": _matches,
-    "similarity": _similarities,
+    "correspondences": _of_pairs(write_matches, "jpg", by_method=True),
+    "similarity": _of_pairs(write_similarity, "png"),
     "retrieval": _retrievals,
     "strip": _strips,
     "attention": _attention,

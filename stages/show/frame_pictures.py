@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from reelwright.models.metrics.probes.embedded_videos import EmbeddedVideo, Floats, Integers
-from reelwright.models.metrics.probes.frame_retrieval import Found
+from reelwright.models.metrics.probes.frame_retrieval import Found, nearest_of_each, spread_rows
 from reelwright.stages.evaluate.pages.palette import COLOURS
-from reelwright.stages.show.pictures import FAINT, INK, PAPER, cut, font
+from reelwright.stages.show.pictures import FAINT, INK, PAPER, font, write
 from reelwright.stages.show.row_frames import RowFrames
 
 GROUND, LIGHT, DIM = (17, 22, 28), (232, 237, 243), (154, 168, 183)
-RIGHT, WRONG = "#00795a", "#c2261c"
+_BORDERS = {None: PAPER, True: "#00795a", False: "#c2261c"}  # by whether a retrieved row is of the same phase
 _CAPTION, _STRIP, _GAP = 24, 8, 4  # pixels of a panel: line above and below, colours over time, between panels
 _MOST_PIXELS = 720  # of a film's panels: the widest
 TILE, _EDGE = (128, 96), 12  # pixels: frames of a grid, the border of a picture
@@ -45,12 +45,13 @@ def film_frame(panels: Sequence[Panel], step: int, *, size: tuple[int, int], col
     width, height = size
     cell = (width, height + 2 * _CAPTION + _STRIP)
     rows = -(-len(panels) // columns)
-    image = Image.new("RGB", _even(columns * (width + _GAP) - _GAP, rows * (cell[1] + _GAP) - _GAP), GROUND)
+    whole = columns * (width + _GAP) - _GAP, rows * (cell[1] + _GAP) - _GAP
+    image = Image.new("RGB", (whole[0] + whole[0] % 2, whole[1] + whole[1] % 2), GROUND)  # sides of a film are even
     draw = ImageDraw.Draw(image)
     for place, panel in enumerate(panels):
         x, y = place % columns * (width + _GAP), place // columns * (cell[1] + _GAP)
         seconds = float(panel.seconds[step])
-        draw.text((x + 6, y + 3), cut(draw, panel.title, width - 12, font(15)), LIGHT, font=font(15))
+        write(draw, (x + 6, y + 3), panel.title, width=width - 12, fill=LIGHT, size=15)
         image.paste(ImageOps.pad(panel.frames.at(seconds), size, color=GROUND), (x, y + _CAPTION))
         below = y + _CAPTION + height
         image.paste(panel.colours.resize((width, _STRIP), Image.Resampling.NEAREST), (x, below))
@@ -59,10 +60,6 @@ def film_frame(panels: Sequence[Panel], step: int, *, size: tuple[int, int], col
         draw.rectangle((mark, below - 3, mark + 2, below + _STRIP + 2), fill=LIGHT)
         draw.text((x + 6, below + _STRIP + 3), f"{seconds:.2f} s", DIM, font=font(15))
     return image
-
-
-def _even(width: int, height: int) -> tuple[int, int]:
-    return width + width % 2, height + height % 2
 
 
 def matches_picture(
@@ -81,7 +78,7 @@ def matches_picture(
     width, tile, between = 960, (96, 72), 150
     image = Image.new("RGB", (width, 84 + 2 * (tile[1] + 18) + between), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_EDGE, 8), cut(draw, title, width - 2 * _EDGE, font(15)), INK, font=font(15))
+    write(draw, (_EDGE, 8), title, width=width - 2 * _EDGE, size=15)
     left, right, top = 40, width - 40, 56 + tile[1] + 18
     bottom = top + between
     times = [query.times, key.times]
@@ -98,7 +95,7 @@ def matches_picture(
         draw.line((left, edge, right, edge), fill=INK, width=2)
         above = number == 0
         name_y = edge - tile[1] - 38 if above else edge + tile[1] + 22
-        draw.text((left, name_y), cut(draw, video.name, right - left, font()), INK, font=font())
+        write(draw, (left, name_y), video.name, width=right - left)
         _tiles(image, frames[number], times[number], (left, edge, right), tile, above=above)
     return image
 
@@ -127,45 +124,48 @@ def _tiles(
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One frame of a grid."""
-
-    frames: RowFrames
-    name: str
-    seconds: float
-    note: str = ""
-    colour: str = PAPER  # of its border
-
-    @classmethod
-    def of_row(cls, video: EmbeddedVideo, row: int, frames: Mapping[str, RowFrames]) -> Self:
-        """Of a row of a video; ``frames`` by name."""
-        return cls(frames=frames[video.name], name=video.name, seconds=float(video.times[row]))
-
-    @classmethod
-    def of_found(cls, found: Found, frames: Mapping[str, RowFrames]) -> Self:
-        """Of a row that was retrieved: its distance, and in colour whether it is of the same phase."""
-        colour = PAPER if found.is_right is None else RIGHT if found.is_right else WRONG
-        tile = cls.of_row(found.video, found.row, frames)
-        return replace(tile, note=f"({found.distance:.3g})", colour=colour)
+Retrieved = Sequence[tuple[EmbeddedVideo, int, Sequence[Found]]]  # a query, its row, the rows that are most alike
 
 
-def grid_of(rows: Sequence[Sequence[Tile]], *, title: str) -> Image.Image:
-    """A query and what was retrieved in each row: frames with their video's name, time and distance below."""
+def retrieved(
+    query: EmbeddedVideo, others: Sequence[EmbeddedVideo], *, rows: int, depth: int, distance: str
+) -> Retrieved:
+    """``rows`` rows of a video, spread over it, each with the nearest row of the ``depth`` nearest other videos."""
+    return [
+        (query, row, nearest_of_each(query, row, others, depth=depth, distance=distance))
+        for row in spread_rows(len(query), rows)
+    ]
+
+
+def times_of(found: Retrieved) -> dict[str, Floats]:
+    """The times of all rows, ascending seconds, by the names of their videos."""
+    times: dict[str, set[float]] = defaultdict(set)
+    for query, row, entries in found:
+        for video, place in ((query, row), *((entry.video, entry.row) for entry in entries)):
+            times[video.name].add(float(video.times[place]))
+    return {name: np.array(sorted(seconds)) for name, seconds in times.items()}
+
+
+def grid_of(found: Retrieved, frames: Mapping[str, RowFrames], *, title: str) -> Image.Image:
+    """A query and what was retrieved in each row: frames with their video's name, time and distance below.
+
+    A frame's border says whether it is of the same phase, where that is known. ``frames`` by name.
+    """
     (width, height), step_y = TILE, TILE[1] + 42
     heads = ["query", "nearest", *(f"{place}." for place in range(2, 20))]
-    columns = max(len(row) for row in rows)
-    image = Image.new("RGB", (2 * _EDGE + columns * (width + 10), 66 + len(rows) * step_y), PAPER)
+    columns = 1 + max(len(entries) for _, _, entries in found)
+    image = Image.new("RGB", (2 * _EDGE + columns * (width + 10), 66 + len(found) * step_y), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_EDGE, 10), cut(draw, title, image.width - 2 * _EDGE, font(15)), INK, font=font(15))
+    write(draw, (_EDGE, 10), title, width=image.width - 2 * _EDGE, size=15)
     for place, head in enumerate(heads[:columns]):
-        draw.text((_EDGE + place * (width + 10), 38), cut(draw, head, width, font()), FAINT, font=font())
-    for number, row in enumerate(rows):
-        for place, tile in enumerate(row):
-            x, y = _EDGE + place * (width + 10), 60 + number * step_y
-            draw.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), fill=tile.colour)
-            image.paste(ImageOps.pad(tile.frames.at(tile.seconds), TILE, color=GROUND), (x, y))
-            draw.text((x, y + height + 4), cut(draw, tile.name, width, font(11)), INK, font=font(11))
-            text = cut(draw, f"{tile.seconds:.1f} s {tile.note}", width, font(11))
-            draw.text((x, y + height + 17), text, FAINT, font=font(11))
+        write(draw, (_EDGE + place * (width + 10), 38), head, width=width, fill=FAINT)
+    for number, (query, row, entries) in enumerate(found):
+        tiles = [(query, row, "", PAPER)]
+        tiles += [(each.video, each.row, f"({each.distance:.3g})", _BORDERS[each.is_right]) for each in entries]
+        for place, (video, of_video, note, colour) in enumerate(tiles):
+            x, y, seconds = _EDGE + place * (width + 10), 60 + number * step_y, float(video.times[of_video])
+            draw.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), fill=colour)
+            image.paste(ImageOps.pad(frames[video.name].at(seconds), TILE, color=GROUND), (x, y))
+            write(draw, (x, y + height + 4), video.name, width=width, size=11)
+            write(draw, (x, y + height + 17), f"{seconds:.1f} s {note}", width=width, fill=FAINT, size=11)
     return image

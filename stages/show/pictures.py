@@ -54,9 +54,8 @@ def histogram(values: Mapping[str, Sequence[float]], *, number: int = 12) -> Bar
     whole = [value for entries in values.values() for value in entries]
     if not whole:
         return []
-    edges = (
-        np.linspace(min(whole), max(whole), number + 1) if max(whole) > min(whole) else np.array([whole[0], whole[0]])
-    )
+    low, high = min(whole), max(whole)
+    edges = np.linspace(low, high, number + 1 if high > low else 2)
     counts = {split: np.histogram(entries, bins=edges if len(edges) > 2 else 1)[0] for split, entries in values.items()}
     digits = 0 if edges[-1] - edges[0] > 2 * number else 1 if edges[-1] - edges[0] > number / 5 else 2
     names = [f"{start:.{digits}f} - {stop:.{digits}f}" for start, stop in itertools.pairwise(edges)]
@@ -76,7 +75,7 @@ def draw_panels(panels: Sequence[Panel], *, title: str, splits: Sequence[str]) -
     top = 78
     image = Image.new("RGB", (2 * _PANEL + 3 * _GAP, top + max(heights)), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_GAP, 18), cut(draw, title, image.width - 2 * _GAP, font(18)), INK, font=font(18))
+    write(draw, (_GAP, 18), title, width=image.width - 2 * _GAP, size=18)
     colours = {split: COLOURS[index % len(COLOURS)] for index, split in enumerate(splits)}
     left = _GAP
     for split, colour in colours.items():
@@ -101,7 +100,7 @@ def draw_sheet(frames: Sequence[tuple[float, npt.NDArray[np.uint8]]], *, title: 
     step_x, step_y, top, edge = width + 8, height + 24, 44, 12
     image = Image.new("RGB", (max(320, 2 * edge + columns * step_x - 8), top + rows * step_y + edge), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((edge, 12), cut(draw, title, image.width - 2 * edge, font(15)), INK, font=font(15))
+    write(draw, (edge, 12), title, width=image.width - 2 * edge, size=15)
     for index, (seconds, frame) in enumerate(frames):
         x, y = edge + index % columns * step_x, top + index // columns * step_y
         image.paste(Image.fromarray(frame), (x, y))
@@ -142,6 +141,13 @@ def cut(draw: ImageDraw.ImageDraw, text: str, width: float, font: Any) -> str:
     while line and draw.textlength(line + "...", font=font) > width:
         line = line[:-1]
     return line + "..."
+
+
+def write(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, *, width: float, fill: Any = INK, size: int = _SIZE
+) -> None:
+    """A text on one line, shortened to ``width`` pixels."""
+    draw.text(at, cut(draw, text, width, font(size)), fill, font=font(size))
 
 
 def font(size: int = _SIZE) -> Any:

@@ -4,46 +4,44 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any
+from itertools import chain
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import InputRef, VideoItem
-from reelwright.stages.decode.config import DecodeConfig
-from reelwright.stages.decode.processes.attempts import Attempt, attempt_all
-from reelwright.stages.evaluate.pages.frame_source import find_stage, frames_plan, source_settings
-from reelwright.storage.arrays.frames import FrameRows, FrameStore
-from reelwright.storage.arrays.zarrs import has_item
-from reelwright.storage.bucket.download_cache import exists
+from reelwright.stages.evaluate.pages.frame_source import take_frames
+from reelwright.stages.evaluate.pages.thumbnails import Frame
 from reelwright.storage.store import Store
-from reelwright.storage.tables.feature_files import is_feature_file
 
-_AT_ONCE = 16  # frames in memory
 _QUALITY = 90
 
-Frame = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass
 class RowFrames:
-    """Frames of one video in order of time."""
+    """A `FrameTaker`: frames of one video in order of time, made no higher than ``height`` pixels."""
 
+    height: int
     note: str = ""  # why there are none, or not all
     times: list[float] = field(default_factory=list)
     _file: IO[bytes] = field(default_factory=tempfile.TemporaryFile, repr=False)
     _starts: list[int] = field(default_factory=lambda: [0], repr=False)
 
-    def add(self, frame: Frame, time_seconds: float, *, height: int) -> None:
-        """The next frame, uint8 (H, W, 3), made no higher than ``height``."""
+    def add(self, frame: Frame, time_seconds: float) -> None:
+        """See `FrameTaker`."""
         image = Image.fromarray(frame)
-        if image.height > height:
-            image = image.resize((max(1, round(image.width * height / image.height)), height), Image.Resampling.BOX)
+        if image.height > self.height:
+            width = max(1, round(image.width * self.height / image.height))
+            image = image.resize((width, self.height), Image.Resampling.BOX)
         content = io.BytesIO()
         image.save(content, "JPEG", quality=_QUALITY)
         self._file.seek(self._starts[-1])
@@ -60,13 +58,22 @@ class RowFrames:
             return image.convert("RGB")
 
     def clear(self) -> None:
-        """Begin again."""
+        """See `FrameTaker`."""
         self.times.clear()
         self._starts[1:] = []
 
     def close(self) -> None:
         """Remove the file."""
         self._file.close()
+
+
+def write_film(path: Path, pictures: Iterable[Image.Image], *, fps: float) -> None:
+    """An MP4 of pictures of one size, both sides even; there is one at least."""
+    frames = map(np.asarray, pictures)
+    first = next(frames)
+    with VideoWriter(path, size=(first.shape[0], first.shape[1]), fps=fps) as writer:
+        for frame in chain([first], frames):
+            writer.add(frame)
 
 
 @contextmanager
@@ -78,61 +85,10 @@ def row_frames(
     ``behind`` is what was made of the frames: the decode node behind it says where they are stored, or how the files
     are read. A video of which there are no frames has a note that says why.
     """
-    decode = find_stage(behind, "decode")
-    group = store.frames(decode.key) if decode else None
-    found = {item.video_id: RowFrames() for item in wanted}
-    missing: dict[VideoItem, Floats] = {}
+    found = {item.video_id: RowFrames(height) for item in wanted}
     try:
-        for item, times in wanted.items():
-            if group is not None and has_item(group, item.digest):
-                _add_stored(found[item.video_id], FrameStore(group).rows(item.digest), times, height)
-            elif is_feature_file(item.path):
-                found[item.video_id].note = "there is a file of features, and no video"
-            elif not exists(item.path):
-                found[item.video_id].note = "its frames are not stored, and there is no video file any more"
-            else:
-                missing[item] = times
-        if missing:
-            _add_decoded(found, missing, settings=source_settings(behind), height=height)
+        take_frames(wanted, found, behind=behind, store=store, height=height)
         yield found
     finally:
         for frames in found.values():
             frames.close()
-
-
-def _add_stored(found: RowFrames, rows: FrameRows, times: Floats, height: int) -> None:
-    pts_seconds = rows.pts_seconds
-    numbers = np.unique(np.maximum(np.searchsorted(pts_seconds, times, side="right") - 1, 0))
-    for start in range(0, len(numbers), _AT_ONCE):
-        part = numbers[start : start + _AT_ONCE]
-        for frame, time in zip(rows.take(part), pts_seconds[part], strict=True):
-            found.add(frame, float(time), height=height)
-
-
-def _add_decoded(
-    found: Mapping[str, RowFrames], wanted: Mapping[VideoItem, Floats], *, settings: Mapping[str, Any], height: int
-) -> None:
-    common = {**settings, "short_side": height, "materialize": False}
-    configs = {item.video_id: DecodeConfig(**common, times=tuple(times.tolist())) for item, times in wanted.items()}
-    for event in attempt_all(list(wanted), frames_plan(configs, chunk_rows=_AT_ONCE)):
-        frames = found[event.item.video_id]
-        if not isinstance(event, Attempt):
-            frames.note = "" if event.status == "ok" else event.message
-        elif event.body["event"] == "opened":
-            frames.clear()  # another backend begins again
-        elif event.body["event"] == "chunk":
-            for frame, time in zip(*event.arrays[:2], strict=True):
-                frames.add(frame, float(time), height=height)
-
-
-def payload_items(payload: Mapping[str, Any]) -> dict[str, VideoItem]:
-    """The videos of a node's payload by name, with their files as far as these are known."""
-    return {
-        entry["video_id"]: VideoItem(
-            digest=entry["digest"],
-            path=str(entry.get("path", "")) or "unknown",
-            video_id=entry["video_id"],
-            duration_seconds=entry.get("duration_seconds"),
-        )
-        for entry in payload["videos"]
-    }

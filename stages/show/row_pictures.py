@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from reelwright.models.metrics.probes.embedded_videos import UNKNOWN, EmbeddedVideo, Floats, Integers, distance_chunks
 from reelwright.stages.evaluate.pages.palette import COLOURS, NEUTRAL
-from reelwright.stages.show.pictures import FAINT, GRID, INK, PAPER, cut, font
+from reelwright.stages.show.pictures import FAINT, GRID, INK, PAPER, font, write
 
 PATH_COLOURS = {"dtw": "#ffffff", "nearest": "#ff5a36", "stretch": "#56b4e9"}
 _FITTED_ROWS = 4000  # principal components are found from so many rows at most, spread evenly
@@ -74,10 +74,10 @@ def strips_picture(videos: Sequence[EmbeddedVideo], *, width: int = 900, title: 
     top = 34 if title else 10
     image = Image.new("RGB", (width, top + sum(heights) + 22), PAPER)
     draw, room, y = ImageDraw.Draw(image), width - _NAMES - 20, top
-    draw.text((10, 9), cut(draw, title, width - 20, font(15)), INK, font=font(15))
+    write(draw, (10, 9), title, width=width - 20, size=15)
     for video, colours, span, height in zip(videos, principal_colours(videos), spans, heights, strict=True):
         seconds, size = video.times, max(2, round(room * span / longest)) if span else 6
-        draw.text((10, y + 5), cut(draw, video.name, _NAMES - 16, font()), INK, font=font())
+        write(draw, (10, y + 5), video.name, width=_NAMES - 16)
         image.paste(strip(colours, seconds, width=size, height=_STRIP), (_NAMES, y))
         if video.has_labels:
             labels = strip(label_colours(video.label_of_rows), seconds, width=size, height=8)
@@ -113,7 +113,7 @@ def similarity_picture(alignment: Alignment, *, distance: str, title: str = "") 
     near = 1 - np.clip((far - low) / (high - low if high > low else 1), 0, 1)
     image = Image.new("RGB", (_MARGIN + max(width, 300) + 16, _MARGIN + height + 50), PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((10, 8), cut(draw, title, image.width - 20, font(15)), INK, font=font(15))
+    write(draw, (10, 8), title, width=image.width - 20, size=15)
     image.paste(Image.fromarray(_viridis(near)), (_MARGIN, _MARGIN))
     _phase_lines(draw, query, key, rows)
     for method, aligned_Q in alignment.rows.items():
@@ -153,11 +153,10 @@ def _phase_lines(
 
 def _matrix_names(draw: ImageDraw.ImageDraw, query: EmbeddedVideo, key: EmbeddedVideo, size: tuple[int, int]) -> None:
     height, width = size
-    draw.text((_MARGIN, 30), cut(draw, f"across: {key.name}", max(width, 300), font()), INK, font=font())
-    draw.text((10, 46), cut(draw, f"down: {query.name}", max(width, 300) + _MARGIN - 80, font()), INK, font=font())
-    for video, ends in ((query, ((10, _MARGIN), (10, _MARGIN + height - 16))),):
-        for place, seconds in zip(ends, video.times[[0, -1]], strict=True):
-            draw.text(place, f"{seconds:.1f} s", FAINT, font=font())
+    write(draw, (_MARGIN, 30), f"across: {key.name}", width=max(width, 300))
+    write(draw, (10, 46), f"down: {query.name}", width=max(width, 300) + _MARGIN - 80)
+    for y, seconds in zip((_MARGIN, _MARGIN + height - 16), query.times[[0, -1]], strict=True):
+        draw.text((10, y), f"{seconds:.1f} s", FAINT, font=font())
     first, last = (f"{seconds:.1f} s" for seconds in key.times[[0, -1]])
     draw.text((_MARGIN, _MARGIN + height + 6), first, FAINT, font=font())
     right = _MARGIN + max(width, 110) - draw.textlength(last, font=font())

@@ -116,3 +116,12 @@ class RowTimes(_Columns):
     def num_rows(self) -> int:
         """T."""
         return len(self.source_frame)
+
+    def spans(self, first: IntArray | slice, last: IntArray | slice) -> Spans:
+        """Spans of what reaches from row ``first`` to row ``last``, both included."""
+        return Spans(
+            start_seconds=self.pts_seconds[first],
+            stop_seconds=self.stop_seconds[last],
+            source_start=self.source_frame[first],
+            source_stop=self.source_frame[last] + 1,
+        )

@@ -24,7 +24,7 @@ import torch
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import SilentReporter
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.encoding.forward import ForwardPass, autocast
 from reelwright.stages.embed.videos import clip_of, prepare_forward
 from reelwright.stages.embed.work import run_items
@@ -186,7 +186,7 @@ class _Bare:
 
     def __init__(self, project: Project, node: str, *, num_frames: int, share: float = 1.0) -> None:
         work = fresh_work(project, node)
-        loaded = load_encoder(work)
+        loaded = encoder_of(work)
         self._forward: ForwardPass = prepare_forward(
             loaded,
             loaded.config,

@@ -19,7 +19,7 @@ from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows, window_rows
 from reelwright.stages.decode.geometry import apply
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.finetune.clips import open_videos
 from reelwright.stages.finetune.module import FinetuneModule
@@ -89,7 +89,7 @@ class _Bare:
         work = fresh_work(project, "tune")
         self.device = pick_device("auto")
         store, (frames,) = Store.at(work.store), work.inputs["frames"]
-        loaded = load_encoder(fresh_work(project, "embed"))
+        loaded = encoder_of(fresh_work(project, "embed"))
         self.geometry = geometry_of(loaded.data_config)
         frame_store = FrameStore(store.frames(frames.key))
         self.videos = open_videos(frame_store, list(frame_store.digests()))

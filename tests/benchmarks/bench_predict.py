@@ -23,7 +23,7 @@ import torch
 from reelwright.pipeline.project import Project
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows, window_rows
 from reelwright.stages.decode.geometry import apply
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.videos import prepare_forward
 from reelwright.stages.predict.loaded_run import load_run
@@ -97,7 +97,7 @@ class EveryWindow:
         """The project has the nodes embed and hop1."""
         work = fresh_work(project, "embed")
         store = Store.at(work.store)
-        loaded = load_encoder(work)
+        loaded = encoder_of(work)
         how = {"tuning": store.root / "tuning", "note": lambda _text: None, "num_rows": ROWS_OF_A_LARGE_JOB}
         self._forward = prepare_forward(loaded, loaded.config, **how)
         run_key = fresh_work(project, "hop1").inputs["run"][0].key

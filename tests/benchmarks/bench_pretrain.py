@@ -19,7 +19,7 @@ from reelwright.pipeline.project import Project
 from reelwright.stages.base.devices import pick_device
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.datasets.sampling.windows import WindowShape, window_rows, windows_at
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.finetune.clips import open_videos
 from reelwright.stages.objectives.config import SelfSupervisedSettings
 from reelwright.stages.objectives.self_supervised import comparison_heads, self_supervised_objective
@@ -110,7 +110,7 @@ class _Bare:
         work = fresh_work(project, "plain")
         self.device = pick_device("auto")
         store, (frames,) = Store.at(work.store), work.inputs["frames"]
-        loaded = load_encoder(fresh_work(project, "tsm"))
+        loaded = encoder_of(fresh_work(project, "tsm"))
         frame_store = FrameStore(store.frames(frames.key))
         self.videos = open_videos(frame_store, list(frame_store.digests()))
         settings = SelfSupervisedSettings(name="simclr")

@@ -51,8 +51,8 @@ def read(folder: Path, **settings: Any) -> dict[str, Rows]:
     return {
         name: (
             np.concatenate([chunk.frames for chunk in chunks[name]]),
-            np.concatenate([chunk.pts_seconds for chunk in chunks[name]]),
-            np.concatenate([chunk.source_frame for chunk in chunks[name]]),
+            np.concatenate([chunk.times.pts_seconds for chunk in chunks[name]]),
+            np.concatenate([chunk.times.source_frame for chunk in chunks[name]]),
             ended[name],
         )
         for name in CASES

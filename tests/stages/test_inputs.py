@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from reelwright.stages.base.inputs import unchanged_run, unchanged_sources
 from reelwright.stages.base.work import RUN_WEIGHTS, InputRef, Work
-from reelwright.stages.embed.encoding.encoder import encoder_of, load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.finetune.module import load_network
 from reelwright.stages.fit.init_from import init_weights
 from reelwright.stages.predict.config import PredictConfig
@@ -118,7 +118,7 @@ def test_the_weights_of_a_run_are_those_of_its_key(stage, tmp_path):
         return replace(given, inputs=dict.fromkeys(("run", "temporal", "init_from"), (run,)))
 
     reads = {
-        "embed": lambda: load_encoder(work("embed", run="r", frames="f")),
+        "embed": lambda: encoder_of(work("embed", run="r", frames="f")),
         "predict": lambda: load_for(work("predict", run="r"), PredictConfig(run="r", device="cpu")),
         "finetune": lambda: load_network(run, store=store, plugins={}),
         "init_from": lambda: init_weights(

@@ -17,7 +17,7 @@ from reelwright.stages.datasets.feature_bank import FeatureBank
 from reelwright.stages.datasets.sampling.windows import WindowShape, grid_windows
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
-from reelwright.stages.embed.clips import ClipAssembler, FrameSpans
+from reelwright.stages.embed.clips import ClipAssembler
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.embed.videos import clip_of
@@ -28,7 +28,7 @@ from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.train.config import TrainConfig, TrainWindowSettings
 from reelwright.stages.train.window_batches import WindowBatches
 from reelwright.stages.train.work import _model_values
-from reelwright.storage.arrays.spans import Spans
+from reelwright.storage.arrays.spans import RowTimes, Spans
 from reelwright.storage.errors import ConfigError
 from tests.stages.sampling.brute_force import GRIDS, clips_of
 
@@ -47,7 +47,8 @@ def seen_by_embed(num_frames, grid):
     loaded = SimpleNamespace(config=config, encoder=SimpleNamespace(kind="video"), data_config=data_config)
     maker, numbers = ClipAssembler(clip_of(loaded, where="embed")), np.arange(num_frames)
     frames = (numbers + 1).astype(np.uint8)[:, None, None, None].repeat(3, 3)
-    parts = [*maker.add(frames, FrameSpans(numbers / 1.0, numbers + 1.0, numbers)), *maker.close()]
+    times = RowTimes(source_frame=numbers, pts_seconds=numbers / 1.0, stop_seconds=numbers + 1.0)
+    parts = [*maker.add(frames, times), *maker.close()]
     return [row.reshape(grid["length"], 3)[:, 0].tolist() for part in parts for row in part.frames]
 
 

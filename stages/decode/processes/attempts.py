@@ -61,17 +61,8 @@ class DecodeResult:
 
     def row(self, *, rows: int = 0, num_bytes: int = 0, seconds: float = 0.0) -> ItemRow:
         """The item row of a video that ended so, with ``rows`` in ``num_bytes`` of its stage after ``seconds``."""
-        return ItemRow(
-            digest=self.item.digest,
-            status=self.status,
-            rows=rows,
-            bytes=num_bytes,
-            seconds=seconds,
-            backend=self.backend,
-            cause=self.cause,
-            message=self.message,
-            attempts=self.attempts,
-        )
+        how = {name: getattr(self, name) for name in ("status", "backend", "cause", "message", "attempts")}
+        return ItemRow(digest=self.item.digest, rows=rows, bytes=num_bytes, seconds=seconds, **how)
 
 
 @dataclass

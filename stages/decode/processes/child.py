@@ -1,4 +1,4 @@
-"""One decoding process and the socket to it: a fresh interpreter, started when first needed, killed at any time."""
+"""A decoding process and the socket to it: a fresh interpreter, started when needed or ahead, killed at any time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -124,3 +124,36 @@ def environment() -> dict[str, str]:
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {**os.environ, **threads, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}
+
+
+_ready: list[Child] = []  # started, and taken by no pool yet
+
+
+@contextlib.contextmanager
+def started_ahead(count: int, *, module: str) -> Iterator[None]:
+    """``count`` processes that import ``module`` at once, for the pools opened inside; what none takes ends with it.
+
+    So they start while their user makes ready what it needs itself.
+    """
+    own: list[Child] = []
+    try:
+        for _ in range(count):
+            child = Child()
+            own.append(child)
+            try:
+                child.launch(module)
+            except OSError:  # memory or processes are short: the pool tries again when it needs one, and says so
+                own.pop().kill()
+                break
+        _ready.extend(own)
+        yield
+    finally:
+        for child in own:
+            if child in _ready:
+                _ready.remove(child)
+                child.kill()
+
+
+def next_child() -> Child:
+    """One that was started ahead, else a new one that starts when it is needed."""
+    return _ready.pop(0) if _ready else Child()

@@ -18,15 +18,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.processes import wire
-from reelwright.stages.decode.processes.ahead import next_child
-from reelwright.stages.decode.processes.child import START_LIMIT_SECONDS, Child
+from reelwright.stages.decode.processes.child import START_LIMIT_SECONDS, Child, next_child
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import InputError, ItemError, ReelwrightError
 from reelwright.storage.store_errors import why_broken
@@ -118,9 +117,23 @@ class WorkerPool:
                 self._unfinished -= 1
             yield event
 
-    def pids(self) -> list[int]:
-        """Process ids of the workers that are running."""
-        return [worker.process.pid for worker in self._workers if worker.process is not None]
+    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Message], TaskEnded]]:
+        """Each task with its messages, as it ends; one whose process was killed from outside is tried once more."""
+        found: dict[str, tuple[Task, list[Message]]] = {}
+        killed: set[str] = set()
+        for task in tasks:
+            found[task.name] = task, []
+            self.submit(task)
+        for event in self.events():
+            task, messages = found[event.name]
+            if isinstance(event, Message):
+                messages.append(event)
+            elif event.is_killed and task.name not in killed:
+                killed.add(task.name)
+                messages.clear()
+                self.submit(task, first=True)
+            else:
+                yield task, messages, event
 
     def close(self) -> None:
         """Kill the workers; tasks under way are lost. Safe to call twice."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.reader import Frame, Shown, runs
+from reelwright.stages.decode.reader import Frame, runs
 from reelwright.stages.decode.timing.index import FrameIndex, Indexed
 from reelwright.storage.errors import ItemError
 
@@ -44,9 +44,7 @@ class DecordReader(Indexed):
             self._video: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=num_threads)
         except (self._error, RuntimeError) as error:
             raise ItemError("backend_failed", f"cannot open: {_line(error)}") from None
-        if len(self._video) != index.num_frames:
-            message = f"counts {len(self._video)} frames, the file has {index.num_frames}"
-            raise ItemError("backend_unsuited", message)
+        self.check_count(len(self._video))
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""
@@ -64,30 +62,20 @@ class DecordReader(Indexed):
         except (self._error, RuntimeError, StopIteration) as error:
             raise ItemError("backend_failed", f"cannot decode: {_line(error)}") from None
 
-    def frames(self) -> Iterator[Shown]:
-        """Never asked for: an index that is not known is no proven kind."""
-        raise AssertionError(self.index.kind)
-
     def close(self) -> None:
         """See `Reader.close`."""
         self._video = None
 
     def _go_to(self, number: int, position: int | None) -> None:
-        if (
-            "open-gop" not in self.index.structure
-            and number > 0
-            and (position is None or self._saves(number, position))
-        ):
+        # whether a key frame lies so far between that decoding from it is less work
+        saves = position is None or self.index.key_before(number) > position + WORTH_SEEKING_FRAMES
+        if "open-gop" not in self.index.structure and number > 0 and saves:
             self._video.seek_accurate(number)
             return
         if position is None:
             self._video.seek(0)
         for _ in range(number - (position or 0)):
             self._video.next()
-
-    def _saves(self, number: int, position: int) -> bool:
-        """Whether a key frame lies so far between that decoding from it is less work."""
-        return self.index.key_before(number) > position + WORTH_SEEKING_FRAMES
 
 
 def _line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from reelwright.stages.decode.reader import Frame, FrameTimes, Shown, runs
+from reelwright.stages.decode.reader import Frame, FrameTimes, ReadByNumber, runs
 from reelwright.stages.decode.timing import numbering
 from reelwright.stages.decode.timing.numbering import Series
 from reelwright.storage.errors import ItemError
@@ -44,7 +44,7 @@ _ALPHA_NOTE = "Images have an alpha channel, which is not applied: colours are t
 _PAGES_NOTE = "Images hold several pictures (animated or multi-page); the first of each is taken."
 
 
-class ImagesReader:
+class ImagesReader(ReadByNumber):
     """A `Reader`: frame i is the i-th image; its number says when it is on screen, see `numbering`."""
 
     backend = "images"
@@ -67,13 +67,6 @@ class ImagesReader:
             frame = self._image(number)
             for _ in range(repeats):
                 yield number, frame
-
-    def frames(self) -> Iterator[Shown]:
-        """Never asked for: the times are known."""
-        raise AssertionError(self._paths)
-
-    def close(self) -> None:
-        """See `Reader.close`."""
 
     def _image(self, number: int) -> Frame:
         if number != self._latest[0]:

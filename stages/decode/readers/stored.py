@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.reader import Frame, FrameTimes, Shown
+from reelwright.stages.decode.reader import Frame, FrameTimes, ReadByNumber
 from reelwright.storage.arrays.frames import FrameRows, FrameStore
 from reelwright.storage.errors import ItemError
 
@@ -32,11 +32,10 @@ def stored_rows(folder: Path) -> FrameRows:
     return rows
 
 
-class StoredReader:
+class StoredReader(ReadByNumber):
     """A `Reader`: frame i is row i, with the times that the row has."""
 
     backend = "stored"
-    notes: tuple[str, ...] = ()
 
     def __init__(self, folder: Path) -> None:
         """Raises ItemError where the folder holds no rows."""
@@ -58,10 +57,3 @@ class StoredReader:
                 message = f"frames {part[0]} to {part[-1]} of {self._folder} cannot be read: {error}."
                 raise ItemError("invalid_data", message, status="truncated") from None
             yield from zip(part.tolist(), frames, strict=True)
-
-    def frames(self) -> Iterator[Shown]:
-        """Never asked for: the times are known."""
-        raise AssertionError(self._folder)
-
-    def close(self) -> None:
-        """See `Reader.close`."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.reader import Frame, Shown, runs
+from reelwright.stages.decode.reader import Frame, runs
 from reelwright.stages.decode.timing.index import FrameIndex, Indexed
 from reelwright.storage.errors import ItemError, UnusableMachineError
 
@@ -49,9 +49,7 @@ class TorchcodecReader(Indexed):
                     "for CUDA, set fewer workers where the GPU is full, or set backend: torchcodec"
                 ) from None
             raise ItemError("backend_failed", f"cannot open: {_line(error)}") from None
-        if len(self._video) != index.num_frames:
-            message = f"counts {len(self._video)} frames, the file has {index.num_frames}"
-            raise ItemError("backend_unsuited", message)
+        self.check_count(len(self._video))
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""
@@ -71,10 +69,6 @@ class TorchcodecReader(Indexed):
 
     def _check_device(self) -> None:
         """Nothing, on a CPU."""
-
-    def frames(self) -> Iterator[Shown]:
-        """Never asked for: an index that is not known is no proven kind."""
-        raise AssertionError(self.index.kind)
 
     def close(self) -> None:
         """See `Reader.close`."""

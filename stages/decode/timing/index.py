@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelwright.stages.decode.reader import FrameTimes
+from reelwright.stages.decode.reader import FrameTimes, ReadByNumber
 from reelwright.stages.decode.timing.timeline import GAP_SECONDS, Timeline, guess_step
+from reelwright.storage.errors import ItemError
 
 SCHEMA = 1  # of the files; another one is made anew
 MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
@@ -106,7 +107,7 @@ class FrameIndex:
         return dataclasses.replace(self, origin="", ticks=_NO_TICKS, key_frames=_NO_TICKS, key_dts=_NO_TICKS)
 
 
-class Indexed:
+class Indexed(ReadByNumber):
     """What a `Reader` of a video file says of it, by its index."""
 
     index: FrameIndex
@@ -135,6 +136,12 @@ class Indexed:
     def notes(self) -> tuple[str, ...]:
         """See `Reader.notes`."""
         return self.index.notes if self.index.is_known else ()
+
+    def check_count(self, count: int) -> None:
+        """Raises ItemError `backend_unsuited` where a backend counts other frames than the index."""
+        if count != self.index.num_frames:
+            message = f"counts {count} frames, the file has {self.index.num_frames}"
+            raise ItemError("backend_unsuited", message)
 
 
 def keep_index(index: FrameIndex, *, digest: str, folder: Path | None) -> None:

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from torch import Tensor
 
 from reelwright.models.blocks.weights import load_weights, remap_state_dict, state_digest
 from reelwright.models.encoders.build import DataConfig, Encoder, build_encoder, output_shapes
@@ -26,7 +24,8 @@ from reelwright.stages.embed.encoding.fetch import fetch
 from reelwright.stages.embed.encoding.last_layers import LastLayers
 from reelwright.stages.embed.encoding.preprocess import override
 from reelwright.stages.embed.encoding.weight_files import read_weights
-from reelwright.storage.errors import ConfigError, InputError, StoreError
+from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 
 RUN_PREFIX = "spatial."  # of the encoder's weights in a run of finetune or pretrain
@@ -43,32 +42,27 @@ class LoadedEncoder:
     config: EmbedConfig  # with the encoder's name filled in where it comes from a run
 
 
-def load_encoder(work: Work) -> LoadedEncoder:
-    """The encoder that ``work`` (an embed node) asks for.
+def encoder_of(
+    work: Work, reference: InputRef | None = None, *, outputs: tuple[str, ...] | None = None
+) -> LoadedEncoder:
+    """The encoder that ``work`` (an embed node) asks for, or an embed node that it reads; with its outputs or others.
 
     Raises ConfigError for an encoder, output or model argument that does not exist, InputError for weights that are
     missing, damaged, do not fit, or are replaced while they are read.
     """
-    config = parse_config(EmbedConfig, dict(work.config), where=work.node)
-    run = work.inputs["run"][0] if config.run is not None else None
-    with unchanged_sources(work):
-        return build_from_config(config, store=Store.at(work.store), run=run, where=work.node, plugins=work.plugins)
-
-
-def encoder_of(work: Work, reference: InputRef, *, outputs: tuple[str, ...] | None = None) -> LoadedEncoder:
-    """The encoder of an embed node that ``work`` reads, with its outputs or others; raises as `load_encoder`."""
-    config = parse_config(EmbedConfig, dict(reference.config), where=reference.node)
+    node = work if reference is None else reference
+    config = parse_config(EmbedConfig, dict(node.config), where=node.node)
     config = config if outputs is None else config.model_copy(update={"outputs": outputs})
-    run = next(iter(reference.inputs.get("run", ())), None)
+    run = next(iter(node.inputs.get("run", ())), None)
     store = Store.at(work.store)
     with unchanged_sources(work, of=reference):
-        return build_from_config(config, store=store, run=run, where=reference.node, plugins=work.plugins)
+        return build_from_config(config, store=store, run=run, where=node.node, plugins=work.plugins)
 
 
 def build_from_config(
     config: EmbedConfig, *, store: Store, run: InputRef | None, where: str, plugins: Mapping[str, Any]
 ) -> LoadedEncoder:
-    """As `load_encoder`, from settings that are parsed; ``run`` is the run whose encoder is used.
+    """As `encoder_of`, from settings that are parsed; ``run`` is the run whose encoder is used.
 
     ``plugins`` are those that the unit of work names.
     """
@@ -164,12 +158,8 @@ def _load(encoder: Encoder, config: EmbedConfig, store: Store, run: InputRef | N
         load_weights(encoder, encoder.public_names(state), ignore=(*_spare(encoder), *config.ignore))
     elif config.weights != "none":
         state = read_weights(Path(config.weights))
-        _load_file(encoder, state, config)
-
-
-def _load_file(encoder: Encoder, state: Mapping[str, Tensor], config: EmbedConfig) -> None:
-    renamed = remap_state_dict(state, prefix=config.prefix, key_map=config.key_map or None)
-    load_weights(encoder, encoder.public_names(renamed), ignore=(*_spare(encoder), *config.ignore))
+        renamed = remap_state_dict(state, prefix=config.prefix, key_map=config.key_map or None)
+        load_weights(encoder, encoder.public_names(renamed), ignore=(*_spare(encoder), *config.ignore))
 
 
 def _spare(encoder: Encoder) -> tuple[str, ...]:
@@ -212,11 +202,8 @@ def spatial_config(folder: Path) -> EmbedConfig:
 
     Raises StoreError when the folder holds no such run.
     """
-    path = folder / "config.yaml"
-    if not path.exists():
-        raise StoreError(f"{folder} holds no run (config.yaml is missing). Run its node first.")
-    values: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(values, dict) or "spatial" not in values:
+    values, path = RunFolder(folder).config(), folder / "config.yaml"
+    if "spatial" not in values:
         raise ConfigError(
             f"{path} is a run without an encoder of its own; name a finetune or pretrain node, not a train node. To "
             "embed rows with its model, give embeddings."

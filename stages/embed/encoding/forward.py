@@ -122,7 +122,7 @@ class ForwardPass:
         self._runtime: Runtime | None = None
         self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
         self._upload, self._download = Upload(execution.device), Download(execution.device)
-        self._note = note or (_quiet)
+        self._note = note or (lambda _: None)
         self.streams = streams or Streams()
         self._halving = threading.Lock()
 
@@ -234,7 +234,3 @@ def row_shapes(encoder: Encoder, config: DataConfig, *, where: str) -> dict[str,
             "Remove preprocess.size and clip.length, or give model_args the size too (img_size of transformers)."
         ) from error
     return {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
-
-
-def _quiet(_: str) -> None:
-    """Say nothing."""

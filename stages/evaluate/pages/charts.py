@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from reelwright.stages.evaluate.pages.markup import join, tag
+from reelwright.stages.evaluate.pages.markup import figure, join, tag
 
 MAX_MATRIX_CLASSES = 40
 UNDEFINED = "\N{EN DASH}"
@@ -88,7 +88,7 @@ def _matrix(names: Sequence[str], cell: Callable[[int, int], _Cell | None], *, t
     width, height = _LABEL_PIXELS + side + _LABEL_PIXELS * 0.6, head + side + 4
     style = f"max-width:{width:.0f}px;min-width:{min(width, 340 + side / 2):.0f}px"
     view = f"0 0 {width:.0f} {height:.0f}"
-    return tag("svg", *parts, class_="chart", viewBox=view, style=style, role="img", aria_label=title)
+    return figure(title, *parts, is_titled=False, class_="chart", viewBox=view, style=style)
 
 
 def _matrix_label(name: str, *, x: float, y: float, anchor: str = "start", turn: int | None = None) -> Markup:
@@ -115,14 +115,7 @@ def bar(share: float, *, chance: float | None = None, kind: str = "bar", label: 
     ]
     if chance is not None:
         parts.append(tag("rect", x=_percent(min(chance, 0.995)), y=0, width=2, height="100%", class_="chance"))
-    return tag(
-        "svg",
-        tag("title", f"{label} {share:.1%}"),
-        *parts,
-        class_="bar-chart",
-        role="img",
-        aria_label=f"{label} {share:.1%}",
-    )
+    return figure(f"{label} {share:.1%}", *parts, class_="bar-chart")
 
 
 def measure(value: float | None, *, label: str, text: str | None = None) -> Markup:
@@ -148,30 +141,13 @@ def line_chart(lines: Mapping[str, Line], *, title: str, x_name: str) -> Markup:
         # a line of one point is drawn as a dot by its round caps
         spots = spots if len(line) > 1 else f"{spots} {spots}"
         drawn.append(tag("polyline", tag("title", name), points=spots, class_=f"line line{index % 4}"))
-    plot = tag(
-        "svg",
-        *drawn,
-        viewBox="0 0 1000 1000",
-        preserveAspectRatio="none",
-        height=_PLOT_PIXELS,
-        width="100%",
-        y=16,
-        overflow="visible",
-    )
+    look: dict[str, Any] = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none", "overflow": "visible"}
+    plot = tag("svg", *drawn, **look, height=_PLOT_PIXELS, width="100%", y=16)
     foot = [_x_label(low_x, "0%", "start"), _x_label(high_x, "100%", "end"), _x_label(x_name, "50%", "middle")]
     keys = [tag("li", tag("span", class_=f"key key{index % 4}"), name) for index, name in enumerate(lines)]
-    chart = tag(
-        "svg",
-        *[line for line, _ in grid],
-        plot,
-        *[label for _, label in grid],
-        *foot,
-        class_="lines",
-        width="100%",
-        height=_PLOT_PIXELS + 40,
-        role="img",
-        aria_label=title,
-    )
+    lines_of_grid, labels = zip(*grid, strict=True)
+    parts = [*lines_of_grid, plot, *labels, *foot]
+    chart = figure(title, *parts, is_titled=False, class_="lines", width="100%", height=_PLOT_PIXELS + 40)
     return tag("figure", tag("figcaption", title, tag("ul", *keys, class_="legend")), chart)
 
 

@@ -21,6 +21,12 @@ def tag(name: str, *children: Child, **attributes: str | float | None) -> Markup
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")  # noqa: S704 - all parts are escaped
 
 
+def figure(name: str, *children: Child, is_titled: bool = True, **attributes: str | float | None) -> Markup:
+    """An SVG that readers of the page know as ``name``, its title too where it ``is_titled``."""
+    title = tag("title", name) if is_titled else None
+    return tag("svg", title, *children, **attributes, role="img", aria_label=name)
+
+
 def join(*children: Child) -> Markup:
     """All children, one after the other, escaped unless they are Markup."""
     return Markup().join(_text(child) for child in children if child is not None)

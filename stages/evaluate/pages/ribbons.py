@@ -9,7 +9,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from reelwright.models.metrics.segmental import find_segments
-from reelwright.stages.evaluate.pages.markup import tag
+from reelwright.stages.evaluate.pages.markup import figure, tag
 from reelwright.stages.evaluate.pages.palette import Palette
 from reelwright.stages.evaluate.videos import Timeline
 from reelwright.storage.arrays.spans import FloatArray, IntArray
@@ -59,17 +59,13 @@ def ribbon(label_ids: IntArray, edges_seconds: FloatArray, *, axis: Axis, palett
         start, stop = float(edges_seconds[first]), float(edges_seconds[last])
         title = f"{palette.classes[label]}, {seconds_text(start)} to {seconds_text(stop)}"
         box = tag("rect", width="100%", height="100%", fill=palette.fill(label), class_="piece")
-        look = _words_class(palette, label)
+        look = "words" if palette.fill(label) == palette.colour(label) else "words patterned"
         words = tag("text", palette.classes[label], x=6, y=17, fill=palette.ink(label), class_=look)
         parts = [tag("title", title), box]
         if axis.share(stop) - axis.share(start) > 0.05:
             parts.append(words)
         pieces.append(tag("svg", *parts, x=axis.percent(start), width=axis.width(start, stop), height=_RIBBON_PIXELS))
     return _frame(*pieces, height=_RIBBON_PIXELS, name=name, class_="ribbon")
-
-
-def _words_class(palette: Palette, label: int) -> str:
-    return "words" if palette.fill(label) == palette.colour(label) else "words patterned"
 
 
 def differences(timeline: Timeline, *, axis: Axis) -> Markup:
@@ -146,9 +142,8 @@ def time_axis(axis: Axis) -> Markup:
     first = int(np.ceil(axis.start_seconds / step - 1e-9))
     times = [index * step for index in range(first, int(np.floor(axis.stop_seconds / step + 1e-9)) + 1)]
     marks = [_tick(time, axis) for time in times]
-    return _frame(
-        *marks, height=20, name=f"time from {axis.start_seconds:g} to {axis.stop_seconds:g} seconds", class_="axis"
-    )
+    name = f"time from {axis.start_seconds:g} to {axis.stop_seconds:g} seconds"
+    return _frame(*marks, height=20, name=name, class_="axis")
 
 
 def _tick(time: float, axis: Axis) -> Markup:
@@ -179,6 +174,4 @@ def _thinned(
 
 
 def _frame(*children: Markup, height: int, name: str, class_: str) -> Markup:
-    return tag(
-        "svg", tag("title", name), *children, width="100%", height=height, class_=class_, role="img", aria_label=name
-    )
+    return figure(name, *children, width="100%", height=height, class_=class_)

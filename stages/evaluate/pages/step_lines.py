@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from reelwright.stages.evaluate.pages.markup import tag
+from reelwright.stages.evaluate.pages.markup import figure, tag
 from reelwright.stages.evaluate.pages.ribbons import Axis, seconds_text
 from reelwright.stages.evaluate.step_scores import EARLY, EXTRA, MISSED, RIGHT, Event
 
@@ -51,17 +51,7 @@ def _lane(events: Sequence[Event], *, axis: Axis) -> Markup:
     marks += [_words(event, axis=axis) for event in events if _has_room(event, events, axis=axis)]
     message = "; ".join(_event_text(event) for event in events)
     ground = tag("rect", width="100%", height=_LANE_PIXELS, rx=5, class_="track")
-    return tag(
-        "svg",
-        tag("title", message),
-        ground,
-        *marks,
-        width="100%",
-        height=_LANE_PIXELS,
-        class_="strip steps",
-        role="img",
-        aria_label=message,
-    )
+    return figure(message, ground, *marks, width="100%", height=_LANE_PIXELS, class_="strip steps")
 
 
 def _marks(event: Event, *, axis: Axis) -> list[Markup]:

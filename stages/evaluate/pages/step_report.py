@@ -14,7 +14,7 @@ from reelwright.stages.evaluate.pages.ribbons import Axis, time_axis
 from reelwright.stages.evaluate.pages.step_lines import legend, step_lanes
 from reelwright.stages.evaluate.pages.summary import INTERVALS
 from reelwright.stages.evaluate.scoring import ALL_SPLITS
-from reelwright.stages.evaluate.step_scores import Event, StepVideo, events_of, unit_of
+from reelwright.stages.evaluate.step_scores import StepVideo, events_of, unit_of
 from reelwright.storage.results.steps import StepsInfo
 
 _GROUP_NAMES = {"all": "All recordings", "without_errors": "Without errors", "with_errors": "With errors"}
@@ -34,7 +34,7 @@ class StepReport:
     films: Mapping[str, str] = field(default_factory=dict)  # by video_id, places beside the page
     embeddings: Section | None = None  # the map of embeddings
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)  # (low, high) of headline numbers
-    making: Sequence[Section] = ()  # what was left out, and the nodes behind it
+    provenance: Sequence[Section] = ()  # what was left out, and the nodes behind it
 
 
 def page_of(report: StepReport) -> Page:
@@ -46,7 +46,7 @@ def page_of(report: StepReport) -> Page:
         facts=report.facts,
         sections=[section for section in sections if section is not None],
         articles=[_article(video, report) for video in report.shown],
-        closing=report.making,
+        closing=report.provenance,
     )
 
 
@@ -71,20 +71,14 @@ def _score_sections(report: StepReport) -> list[Section]:
 
 
 def _headline(means: Mapping[str, Any], *, split: str, intervals: Mapping[str, Sequence[float]]) -> Section:
-    pos, f1 = means["pos"], means["f1"]
     between = {name: f"{low:.3g} to {high:.3g}" for name, (low, high) in intervals.items()}
     cards = [
-        Card(
-            name="Procedure order similarity (POS)",
-            value=f"{pos:.3f}",
-            chart=bar(pos, label="POS"),
-            against=between.get("step_pos", ""),
-        ),
-        Card(
-            name="F1",
-            value=f"{f1:.3f}",
-            chart=bar(min(f1, 1.0), label="F1"),
-            against=between.get("step_f1", ""),
+        *(
+            Card(name=name, value=f"{value:.3f}", chart=bar(min(value, 1.0), label=label), against=between.get(key, ""))
+            for name, label, key, value in (
+                ("Procedure order similarity (POS)", "POS", "step_pos", means["pos"]),
+                ("F1", "F1", "step_f1", means["f1"]),
+            )
         ),
         Card(name="Mean delay", value=_delay(means), against=between.get("step_delay_seconds", "")),
         Card(name="Right", value=f"{means['true_positives']:,}"),
@@ -150,7 +144,7 @@ def _steps(per_step: Mapping[str, Mapping[str, Any]]) -> Section:
 
 def _article(video: StepVideo, report: StepReport) -> Article:
     axis = axis_of(video)
-    events = events_of(video) if video.performance is not None else _unjudged(video)
+    events = events_of(video)
     found = report.pictures.get(video.video_id, Pictures())
     notes = [found.note, "" if events else "No step was completed or recognised."]
     if video.video_id in report.films:
@@ -164,12 +158,6 @@ def _article(video: StepVideo, report: StepReport) -> Article:
         rows=[*lanes, ("", time_axis(axis))],
         look="step-rows",
     )
-
-
-def _unjudged(video: StepVideo) -> list[Event]:
-    """What was recognised where it is not known what was done."""
-    pairs = zip(video.predicted, video.predicted_seconds, strict=True)
-    return [Event(event.step, "unknown", None, seconds) for event, seconds in pairs]
 
 
 def _verdict(video: StepVideo, info: StepsInfo) -> str:

@@ -77,9 +77,9 @@ def headline_section(
     cards = [_cards(scores[unit], unit=unit, info=info, intervals=intervals) for unit in units]
     chance = f"Chance (the tick) is {_CHANCE['sets' if TASKS[info.task].of_sets else 'labels']}"
     between = [INTERVALS] if intervals else []
-    said = [f"{note[0].upper()}{note[1:]}." for note in notes]
+    sentences = [f"{note[0].upper()}{note[1:]}." for note in notes]
     title = f"Scores, {'all splits' if split == ALL_SPLITS else f'split {split}'}"
-    return Section(title, [*cards, chance, *between, *said])
+    return Section(title, [*cards, chance, *between, *sentences])
 
 
 def evaluators_section(own: Mapping[str, Mapping[str, float]]) -> Section | None:

@@ -1,4 +1,4 @@
-"""Small pictures of a video at given times, as JPEG data URIs: from stored frames, else decoded from the file."""
+"""Small pictures of a video as JPEG data URIs, and the times at which they are taken; pictures as parts of a page."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Thumbnail:
 
 
 def slice_times(start_seconds: float, stop_seconds: float, *, number: int) -> list[float]:
-    """The middles of ``number`` equal slices of a time span."""
-    width = (stop_seconds - start_seconds) / number
+    """The middles of ``number`` equal slices of a time span; none of 0."""
+    width = (stop_seconds - start_seconds) / max(number, 1)
     return [start_seconds + (index + 0.5) * width for index in range(number)]
 
 

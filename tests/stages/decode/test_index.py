@@ -53,7 +53,7 @@ def decode(path: Path, *, index: Path | None = None, stamped: Stamp | None = Non
     ended = events[-1]
     assert isinstance(ended, Ended)
     greys = [round(float(frame[40, 60, 0]) / 6) for chunk in chunks for frame in chunk.frames]
-    times = [round(float(time), 3) for chunk in chunks for time in chunk.pts_seconds]
+    times = [round(float(time), 3) for chunk in chunks for time in chunk.times.pts_seconds]
     return greys, times, bool(opened and opened[0].is_open), ended
 
 

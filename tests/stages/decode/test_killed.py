@@ -51,7 +51,7 @@ def kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kill:
             plan = made(*arguments, **named_arguments)
             return replace(plan, function=named(plan.function))
 
-        for module, name in ((work, "decode_plan"), (source, "_decoding_plan")):
+        for module, name in ((work, "decode_plan"), (source, "decode_plan")):
             monkeypatch.setattr(module, name, functools.partial(wrapped, getattr(module, name)))
         monkeypatch.setattr(probe, "_FUNCTION", named(probe._FUNCTION))
         return tmp_path / "calls"

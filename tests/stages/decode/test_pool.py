@@ -27,6 +27,11 @@ def task(name: str, function: str, *, timeout_seconds: float | None = 20.0, **ar
     return Task(name=name, function=f"worker_tasks:{function}", arguments=arguments, timeout_seconds=timeout_seconds)
 
 
+def pids(pool: WorkerPool) -> list[int]:
+    """Of the workers that are running."""
+    return [worker.process.pid for worker in pool._workers if worker.process is not None]
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -12,7 +12,7 @@ import pytest
 
 from reelwright.stages.decode.processes import slots
 from reelwright.stages.decode.processes.pool import Message, TaskEnded, WorkerPool
-from tests.stages.decode.test_pool import HERE, task, wait_until_dead
+from tests.stages.decode.test_pool import HERE, pids, task, wait_until_dead
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memory without a name is Linux's")
 SIZE = slots.LEAST_BYTES
@@ -74,7 +74,7 @@ def test_arrays_outlive_a_process_that_is_killed(monkeypatch: pytest.MonkeyPatch
         pool.submit(task("a", "large", rows=2 * slots.NUM_SLOTS, size=SIZE))
         events = pool.events()
         kept = [next(events) for _ in range(4)]
-        os.kill(pool.pids()[0], 9)
+        os.kill(pids(pool)[0], 9)
         assert [event.status for event in events if isinstance(event, TaskEnded)] == ["crashed"]
     assert [int(event.arrays[0].max()) for event in kept] == [0, 1, 2, 3]
 

@@ -18,6 +18,7 @@ from reelwright.stages.decode.readers import installed
 from reelwright.stages.decode.source import Ended, FrameChunk, Opened, Restarted, stream_frames
 from reelwright.stages.decode.work import run_items
 from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.store import Store
 
@@ -66,10 +67,10 @@ def test_only_needed_rows_come_with_the_times_of_all(grey_video: Path, backend: 
     wanted = [3, 10, 16, 23, 30, 36]
     assert greys(chunks["grey"]) == wanted
     assert [chunk.start_row for chunk in chunks["grey"]] == [0, 4]
-    assert np.concatenate([chunk.source_frame for chunk in chunks["grey"]]).tolist() == wanted
+    assert np.concatenate([chunk.times.source_frame for chunk in chunks["grey"]]).tolist() == wanted
     assert opened.num_rows == 40
     assert opened.times.source_frame.tolist() == list(range(40))
-    np.testing.assert_allclose(opened.times.start_seconds, np.arange(40) / 25)
+    np.testing.assert_allclose(opened.times.pts_seconds, np.arange(40) / 25)
     assert (ends["grey"].status, ends["grey"].backend) == ("ok", backend)
 
 
@@ -80,12 +81,12 @@ def test_chunks_of_a_video_come_in_order(grey_video: Path, uneven_video: Path, c
     chunks, ends, opened = collect(events)
     assert greys(chunks["grey"]) == list(range(0, 40, 2))
     assert [chunk.start_row for chunk in chunks["grey"]] == [0, 8, 16]
-    assert all(isinstance(event, Opened) for event in opened)
+    assert {type(event) for event in opened} == {Opened}
     assert {event.digest: event.num_rows for event in opened} == {"grey": 20, "uneven": len(greys(chunks["uneven"]))}
     assert {name: (end.status, end.num_rows) for name, end in ends.items()}["grey"] == ("ok", 20)
-    first = chunks["grey"][0]
-    np.testing.assert_allclose(first.start_seconds, np.arange(8) * 0.08)
-    np.testing.assert_allclose(first.stop_seconds - first.start_seconds, 0.04)  # until the next source frame
+    first = chunks["grey"][0].times
+    np.testing.assert_allclose(first.pts_seconds, np.arange(8) * 0.08)
+    np.testing.assert_allclose(first.stop_seconds - first.pts_seconds, 0.04)  # until the next source frame
     assert first.source_frame.tolist() == list(range(0, 16, 2))
 
 
@@ -209,11 +210,11 @@ def test_stored_frames_equal_streamed_ones(tmp_path: Path, grey_video: Path, une
     direct, _, _ = collect(stream_frames(items, decode=config, frames_store=None, geometry=None, workers=1))
     stored, ends, _ = collect(stream_frames(items, decode=config, frames_store=frames.path, geometry=None, workers=1))
     for name in ("grey", "uneven"):
-        for field in ("frames", "start_seconds", "stop_seconds", "source_frame"):
-            one, other = (
-                np.concatenate([getattr(chunk, field) for chunk in found[name]]) for found in (direct, stored)
-            )
-            np.testing.assert_array_equal(one, other)
+        one, other = (np.concatenate([chunk.frames for chunk in found[name]]) for found in (direct, stored))
+        np.testing.assert_array_equal(one, other)
+        ours, theirs = (vars(RowTimes.join([chunk.times for chunk in found[name]])) for found in (direct, stored))
+        for field, values in ours.items():
+            np.testing.assert_array_equal(values, theirs[field])
     assert ends["grey"].backend == "store"
     assert reporter.done == reporter.planned == sum(row.rows for row in reporter.rows) > 0
     assert ItemLedger(store.node("k" * 32)).load() == {row.digest: row for row in reporter.rows}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from reelwright.stages.datasets.sampling.clips import ClipSampling
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import WindowShape
-from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, NeededRowMaker
+from reelwright.stages.embed.clips import Clip, ClipAssembler, NeededRowMaker
+from reelwright.storage.arrays.spans import RowTimes
 from tests.stages.sampling.brute_force import GRIDS, clips_of
 
 
@@ -31,6 +32,11 @@ def test_number_of_rows(clip, num_frames, expected):
     assert clip.num_rows(num_frames) == expected
 
 
+def times_of(numbers):
+    """Five frames a second, each on screen for 0.04 s, every sixth of the video."""
+    return RowTimes(source_frame=numbers * 6, pts_seconds=numbers / 5, stop_seconds=numbers / 5 + 0.04)
+
+
 def plain(clip, num_frames):
     """Frame numbers of every row, told the simple way."""
     return [
@@ -47,14 +53,12 @@ def test_rows_do_not_depend_on_chunks(chunk, start_row):
         if start_row >= max(1, clip.num_rows(num_frames)):
             continue
         frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
-        spans = FrameSpans(np.arange(num_frames) / 5, np.arange(num_frames) / 5 + 0.04, np.arange(num_frames) * 6)
+        times = times_of(np.arange(num_frames))
         maker = ClipAssembler(clip, start_row=start_row, rows_at_once=2)
         parts = []
         for begin in range(clip.first_frame(start_row), num_frames, chunk):
             cut = slice(begin, begin + chunk)
-            parts += maker.add(
-                frames[cut], FrameSpans(spans.start_seconds[cut], spans.stop_seconds[cut], spans.source_frame[cut])
-            )
+            parts += maker.add(frames[cut], times.take(cut))
         parts += maker.close()
         wanted = np.array(plain(clip, num_frames)[start_row:])
         assert np.array_equal(
@@ -72,10 +76,9 @@ def test_rows_do_not_depend_on_chunks(chunk, start_row):
 def test_memory_is_bounded_by_a_clip_and_a_chunk():
     maker = ClipAssembler(Clip(length=4, hop=2))
     for begin in range(0, 100, 5):
-        times = np.arange(begin, begin + 5, dtype=float)
-        list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))
-        assert maker._frames is not None
-        assert len(maker._frames) < 4
+        numbers = np.arange(begin, begin + 5)
+        list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), times_of(numbers)))
+        assert maker._frames.stop - maker._frames.first < 4
 
 
 def _parts(maker, first, stop, cuts):
@@ -83,7 +86,7 @@ def _parts(maker, first, stop, cuts):
     numbers = np.arange(first, stop)
     for part in np.split(numbers, sorted(cut for cut in cuts if 0 < cut < len(numbers))):
         frames = (part + 1).astype(np.uint8)[:, None, None, None].repeat(3, 3)
-        yield from maker.add(frames, FrameSpans(part / 5, part / 5 + 0.04, part * 6))
+        yield from maker.add(frames, times_of(part))
     yield from maker.close()
 
 
@@ -132,7 +135,7 @@ def test_needed_clips_are_those_of_the_simple_rule(num_frames, grid, cuts, num_v
     parts = []
     for part in np.split(frames, sorted(cut for cut in cuts if 0 < cut < len(frames))):
         seen = (part + 1).astype(np.uint8)[:, None, None, None].repeat(3, 3)
-        parts += maker.add(seen, FrameSpans(part / 5, part / 5 + 0.04, part * 6))
+        parts += maker.add(seen, times_of(part))
     parts += maker.close()
     _same(parts, [wanted[row] for row in needed.rows(num_frames)], clip, start=0)
 
@@ -140,9 +143,12 @@ def test_needed_clips_are_those_of_the_simple_rule(num_frames, grid, cuts, num_v
 def test_memory_is_bounded_where_the_end_is_awaited():
     maker = ClipAssembler(Clip(length=4, hop=40, to_end=True))
     for begin in range(0, 200, 5):
-        times = np.arange(begin, begin + 5, dtype=float)
-        list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), FrameSpans(times, times + 1, times.astype(np.int64))))
-        assert maker._frames is not None
-        assert len(maker._frames) <= 4
+        numbers = np.arange(begin, begin + 5)
+        list(maker.add(np.zeros((5, 1, 1, 3), np.uint8), times_of(numbers)))
+        assert maker._frames.stop - maker._frames.first <= 4
     (last,) = maker.close()
-    assert (last.start, last.spans.start_seconds.tolist(), last.spans.stop_seconds.tolist()) == (5, [196.0], [200.0])
+    assert (last.start, last.spans.start_seconds.tolist(), last.spans.stop_seconds.tolist()) == (
+        5,
+        [196 / 5],
+        [199 / 5 + 0.04],
+    )

@@ -18,7 +18,7 @@ from reelwright.stages.decode.geometry import apply
 from reelwright.stages.decode.source import FrameChunk, stream_frames
 from reelwright.stages.embed.config import ClipSettings, PreprocessSettings
 from reelwright.stages.embed.encoding import fetch as fetching
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.encoding.preprocess import geometry_of, override
 from reelwright.stages.embed.work import run_items
 from reelwright.storage.arrays.embeddings import EmbeddingStore
@@ -358,4 +358,4 @@ def test_weights_that_are_no_longer_those_of_the_key_are_not_read(project, tmp_p
     work = replace(project.work(weights=str(path)), spec={"inputs": {"weights": file_digest(path)}})
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(InputError, match=r"w\.safetensors changed after the plan was made of it.*run again"):
-        load_encoder(work)
+        encoder_of(work)

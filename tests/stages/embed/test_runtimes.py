@@ -17,7 +17,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.embed import videos
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding import runtimes
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.runtimes import Runtime, RuntimeRefused
 from reelwright.stages.embed.encoding.streams import Streams
@@ -263,7 +263,7 @@ def test_rows_say_which_runtime_made_them_and_a_video_that_goes_on_with_another_
 def test_rows_to_expect_of_a_job(project):
     project.add("a", 5)
     work = project.work(runtime="eager")
-    loaded = load_encoder(work)
+    loaded = encoder_of(work)
     long = work.items[0]._replace(num_frames=3000, duration_seconds=300.0)
     of_items = partial(replace, work)
     assert expected_rows(of_items(items=(long, long)), loaded) == 6000

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.datasets.stored_rows import num_features, read_video
 from reelwright.stages.embed.config import EmbedConfig
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.shared_videos import SharedEmbedding
 from reelwright.stages.embed.views import views_of
 from reelwright.stages.embed.work import run_items
 from reelwright.storage.arrays.embeddings import EmbeddingStore
+from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.errors import ConfigError, StoreError
 
 from .conftest import Notes
@@ -77,14 +78,14 @@ def test_processes_that_share_a_video_give_the_same_views(project):
 def test_all_frames_of_a_video_are_cut_and_coloured_alike(project):
     """Frames that are all the same picture stay so in every view, and another seed gives other views."""
     project.add("a", 6)
-    loaded = load_encoder(project.work(views={"num": 3}))
+    loaded = encoder_of(project.work(views={"num": 3}))
     picture = np.random.default_rng(0).integers(0, 256, (1, 48, 64, 3), dtype=np.uint8)
     seen = _seen(loaded, np.repeat(picture, 6, axis=0))
     assert seen.shape == (6, 3, 32, 32, 3)
     assert (seen == seen[:1]).all()
     again = [_seen(loaded, np.repeat(picture, count, axis=0)) for count in (2, 4)]
     assert np.array_equal(np.concatenate(again), seen)
-    other = load_encoder(project.work(views={"num": 3, "seed": 1}))
+    other = encoder_of(project.work(views={"num": 3, "seed": 1}))
     assert np.array_equal(_seen(other, picture)[:, 0], seen[:1, 0])
     assert not np.array_equal(_seen(other, picture)[:, 1], seen[:1, 1])
 
@@ -93,15 +94,9 @@ def _seen(loaded, frames):
     from reelwright.stages.base.work import VideoItem
     from reelwright.stages.decode.source import FrameChunk
 
-    item, times = VideoItem(digest="d", path="", video_id="d"), np.arange(len(frames), dtype=np.float64)
-    chunk = FrameChunk(
-        item=item,
-        start_row=0,
-        frames=frames,
-        start_seconds=times,
-        stop_seconds=times + 1,
-        source_frame=times.astype(int),
-    )
+    item, numbers = VideoItem(digest="d", path="", video_id="d"), np.arange(len(frames))
+    times = RowTimes(source_frame=numbers, pts_seconds=numbers * 1.0, stop_seconds=numbers + 1.0)
+    chunk = FrameChunk(item=item, start_row=0, frames=frames, times=times)
     (found,) = views_of(loaded, where="embed").through(event for event in [chunk])
     return found.frames
 
@@ -124,7 +119,7 @@ def test_what_views_cannot_be_is_refused_and_nothing_averages_them(three):
         EmbedConfig(frames="f", encoder="e", views={"num": 2, "augment": {"erasing": {}}})
     video = three.work(encoder="torchvision/s3d", preprocess={}, views={"num": 2})
     with pytest.raises(ConfigError, match="views are of single frames, but torchvision/s3d sees clips"):
-        views_of(load_encoder(video), where="embed")
+        views_of(encoder_of(video), where="embed")
     three.embed(key="views", **MAPS)
     with pytest.raises(StoreError, match="are 3 views each, of which no average is taken"):
         num_features([EmbeddingStore(three.store.embeddings("views"))], "layer2.map")

@@ -12,11 +12,12 @@ from PIL import Image
 
 from reelwright.stages.base.video_writer import VideoWriter
 from reelwright.stages.base.work import InputRef, VideoItem
-from reelwright.stages.evaluate.pages.frame_source import Pictures, Wanted, find_stage, pictures
+from reelwright.stages.evaluate.pages.frame_source import Pictures, find_stage, pictures
 from reelwright.stages.evaluate.pages.thumbnails import HEIGHT_PIXELS, Thumbnail
 from reelwright.storage.arrays.frame_writer import FrameWriter
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
 from reelwright.storage.arrays.spans import RowTimes
+from reelwright.storage.store import Store
 
 LEVELS = (40, 90, 140, 190)  # brightness of each frame, one a second
 DECODE = InputRef(node="frames", stage="decode", key="f" * 32, config={"backend": "pyav", "fps": 1.0})
@@ -36,15 +37,17 @@ def write_video(path: Path) -> None:
             writer.add(np.full((144, 192, 3), level, np.uint8))
 
 
-def wanted(path: Path, *times: float, name: str = "v") -> Wanted:
-    return Wanted(
-        item=VideoItem(digest=f"digest-{name}", path=str(path), video_id=name, duration_seconds=4.0), times=times
-    )
+def wanted(path: Path, *times: float, name: str = "v") -> dict[VideoItem, tuple[float, ...]]:
+    return {VideoItem(digest=f"digest-{name}", path=str(path), video_id=name, duration_seconds=4.0): times}
+
+
+def found_in(folder: Path, asked: dict[VideoItem, tuple[float, ...]]) -> dict[str, Pictures]:
+    return pictures(asked, predictions=PREDICT, store=Store.at(folder))
 
 
 def test_frames_are_decoded_from_the_file(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4")
-    found = pictures([wanted(tmp_path / "v.mp4", 0.5, 2.5)], predictions=PREDICT, frames=None)["v"]
+    found = found_in(tmp_path, wanted(tmp_path / "v.mp4", 0.5, 2.5))["v"]
     assert [picture.time_seconds for picture in found.thumbnails] == [0.0, 2.0]
     assert [brightness(picture) for picture in found.thumbnails] == pytest.approx([40, 140], abs=4)
     assert found.note == ""
@@ -52,23 +55,27 @@ def test_frames_are_decoded_from_the_file(tmp_path: Path) -> None:
 
 def test_a_decode_node_that_stored_nothing_leaves_the_file(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4")
-    for frames in (tmp_path / "never made.zarr", FrameStore.create(tmp_path / "empty.zarr", {}).path):
-        found = pictures([wanted(tmp_path / "v.mp4", 0.5)], predictions=PREDICT, frames=frames)["v"]
+    never_made, empty = Store.at(tmp_path / "never made"), Store.at(tmp_path / "empty")
+    FrameStore.create(empty.frames(DECODE.key), {})
+    for store in (never_made, empty):
+        found = pictures(wanted(tmp_path / "v.mp4", 0.5), predictions=PREDICT, store=store)["v"]
         assert (len(found.thumbnails), found.note) == (1, "")
 
 
 def test_one_broken_file_does_not_stop_the_others(tmp_path: Path) -> None:
     write_video(tmp_path / "good.mp4")
     (tmp_path / "bad.mp4").write_text("no video", encoding="utf-8")
-    asked = [wanted(tmp_path / f"{name}.mp4", 0.5, name=name) for name in ("bad", "good", "gone")]
-    found = pictures(asked, predictions=PREDICT, frames=None)
+    asked = {}
+    for name in ("bad", "good", "gone"):
+        asked |= wanted(tmp_path / f"{name}.mp4", 0.5, name=name)
+    found = found_in(tmp_path, asked)
     assert {name: len(entry.thumbnails) for name, entry in found.items()} == {"bad": 0, "good": 1, "gone": 0}
     assert found["bad"].note.startswith("No pictures: ")
-    assert "not there any more" in found["gone"].note
+    assert "no video file any more" in found["gone"].note
 
 
 def test_stored_frames_are_used_without_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "store.zarr"
+    path = Store.at(tmp_path).frames(DECODE.key)
     FrameStore.create(path, {})
     seconds = np.arange(4, dtype=np.float64)
     times = RowTimes(source_frame=np.arange(4), pts_seconds=seconds, stop_seconds=seconds + 1)
@@ -76,14 +83,13 @@ def test_stored_frames_are_used_without_the_file(tmp_path: Path) -> None:
     with FrameWriter(path, "digest-v", times, FrameLayout()) as writer:
         writer.append(frames)
         writer.commit()
-    asked = [wanted(tmp_path / "gone.mp4", 0.5, 0.75, 3.9)]
-    found = pictures(asked, predictions=PREDICT, frames=path)["v"]
+    found = found_in(tmp_path, wanted(tmp_path / "gone.mp4", 0.5, 0.75, 3.9))["v"]
     assert [picture.time_seconds for picture in found.thumbnails] == [0.0, 3.0]
     assert [brightness(picture) for picture in found.thumbnails] == pytest.approx([40, 190], abs=4)
 
 
 def test_nothing_is_asked_when_no_time_is(tmp_path: Path) -> None:
-    assert pictures([wanted(tmp_path / "gone.mp4")], predictions=PREDICT, frames=None) == {"v": Pictures()}
+    assert found_in(tmp_path, wanted(tmp_path / "gone.mp4")) == {"v": Pictures()}
 
 
 def test_find_stage_takes_the_nearest() -> None:

@@ -39,7 +39,7 @@ def test_lines():
         (4.0, "done: screw", "truth"),
         (6.0, "recognised: screw off, but not done", "extra"),
     ]
-    assert overlay_lines(video([], [(25, 0)], known=False), NAMES) == [(2.5, "recognised: board", "right")]
+    assert overlay_lines(video([], [(25, 0)], known=False), NAMES) == [(2.5, "recognised: board", "unknown")]
 
 
 def test_drawn():

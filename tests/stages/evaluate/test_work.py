@@ -125,7 +125,7 @@ def test_no_report_when_not_asked_for(fake_store: Make) -> None:
 
 
 def test_missing_pictures_are_said(fake_store: Make) -> None:
-    assert "the video file is not there any more" in report_of(fake_store())
+    assert "there is no video file any more" in report_of(fake_store())
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-import sys
+import signal
 import warnings
 
 import h5py
@@ -17,6 +18,7 @@ from reelwright.stages.features import matlab
 from reelwright.stages.features.files import choose, open_arrays
 from reelwright.stages.features.members import take_apart
 from reelwright.storage.errors import InputError, ItemError
+from tests.stages.decode.test_pool import pids
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -124,20 +126,24 @@ def test_a_mat_that_crashes_its_reader_is_a_failure_and_the_next_one_is_read(tmp
     scipy.io.savemat(tmp_path / "a.mat", {"file": ROWS, "b": ROWS[:1], "text": "x"})
     reader = matlab.MatlabReader()
     assert sorted(reader.read(tmp_path / "a.mat")) == ["b", "file"]
-    first = reader._process
-    first.kill()
-    first.wait()
+    (first,) = pids(reader.pool)
+    os.kill(first, signal.SIGKILL)
     np.testing.assert_array_equal(reader.read(tmp_path / "a.mat")["file"], ROWS)
+    (second,) = pids(reader.pool)
+    (tmp_path / "crashes.py").write_text("import os\n\n\ndef load(*, path):\n    os.abort()\n    yield\n")
     with monkeypatch.context() as patch:
-        patch.setattr(matlab, "COMMAND", (sys.executable, "-c", "import os; input(); os.abort()"))
+        patch.syspath_prepend(tmp_path)
+        patch.setattr(matlab, "FUNCTION", "crashes:load")
+        other = matlab.MatlabReader()
         with pytest.raises(ValueError, match="it crashed its reader, so it is damaged"):
-            matlab.MatlabReader().read(tmp_path / "a.mat")
+            other.read(tmp_path / "a.mat")
+        other.pool.close()
     (tmp_path / "b.mat").write_text("hello" * 50)
     with pytest.raises(ValueError, match="Unknown mat file type"):
         reader.read(tmp_path / "b.mat")
-    second = reader._process
     np.testing.assert_array_equal(reader.read(tmp_path / "a.mat")["file"], ROWS)
-    assert reader._process is second
+    assert pids(reader.pool) == [second]
+    reader.pool.close()
 
 
 def test_unknown_key_names_the_nearest(tmp_path):

@@ -25,7 +25,7 @@ from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.decode.geometry import apply
 from reelwright.stages.embed.config import ClipSettings, EmbedConfig
 from reelwright.stages.embed.encoding.clip_models import frames_seen
-from reelwright.stages.embed.encoding.encoder import load_encoder
+from reelwright.stages.embed.encoding.encoder import encoder_of
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.work import run_items as embed_items
 from reelwright.stages.embed_rows.row_model import load_row_model
@@ -286,7 +286,7 @@ def test_clips_are_the_windows_of_the_run_unless_they_are_given(footage, plugins
     config = parse_config(EmbedConfig, {"run": "first", "outputs": ["logits"], "clip": given}, where="clips").plain()
     first = InputRef(node="first", stage="finetune", key="trained")
     work = replace(footage.work("embed", "clips", config, run=first, frames=footage.frames), plugins=plugins)
-    assert load_encoder(work).config.clip == ClipSettings(length=4, hop=hop, short="pad")
+    assert encoder_of(work).config.clip == ClipSettings(length=4, hop=hop, short="pad")
 
 
 def test_image_weights_are_inflated_and_the_report_says_what_matched(footage, tmp_path):

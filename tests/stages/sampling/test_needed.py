@@ -8,7 +8,8 @@ import pytest
 from reelwright.stages.datasets.sampling.clips import ClipSampling, distinct, repeats_of
 from reelwright.stages.datasets.sampling.needed import Needed
 from reelwright.stages.datasets.sampling.windows import Windows, WindowShape
-from reelwright.stages.embed.clips import Clip, ClipAssembler, FrameSpans, NeededRowMaker
+from reelwright.stages.embed.clips import Clip, ClipAssembler, NeededRowMaker
+from reelwright.storage.arrays.spans import RowTimes
 
 SEGMENTS = ClipSampling(kind="segments", shape=WindowShape(length=3))
 DENSE = ClipSampling(kind="dense", shape=WindowShape(length=2, dilation=2))
@@ -51,7 +52,7 @@ def test_rows_and_frames(needed, num_frames, rows, frames):
 def _frames(numbers):
     numbers = np.asarray(numbers, dtype=np.int64)
     frames = numbers.astype(np.uint8)[:, None, None, None].repeat(3, 3)
-    return frames, FrameSpans(numbers / 5, numbers / 5 + 0.04, numbers * 6)
+    return frames, RowTimes(source_frame=numbers * 6, pts_seconds=numbers / 5, stop_seconds=numbers / 5 + 0.04)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 50])
