@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.forks import Forked
 
 pytest_plugins = ["tests.small_project"]  # its fixtures, after the variables below are set
 # The same examples in every run, so that none fails by bad luck, however slow the machine.
@@ -27,6 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
     child.start_process = forks.start_decoder
     if not hasattr(config, "workerinput"):  # the test processes of a run share them
         forks.listen()
+
+
+@pytest.fixture
+def forked_training(monkeypatch: pytest.MonkeyPatch) -> list[Forked]:
+    """Processes that train a run together are forked off one that has imported torch; all that were started."""
+    from reelwright.stages.fit.processes import launch
+    from tests import forks
+
+    started: list[Forked] = []
+
+    def start(command: list[str], **options: Any) -> Forked:
+        started.append(forks.start_training(command, **options))
+        return started[-1]
+
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
+    return started
 
 
 @pytest.hookimpl(trylast=True)

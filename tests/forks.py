@@ -131,14 +131,15 @@ def start(
     env: Mapping[str, str] | None = None,
     code: str = "",
     log: Path | None = None,
+    errors: IO[str] | None = None,
     kill: Moment | None = None,
     renamed: Path | None = None,
     is_run: bool = False,
 ) -> Forked:
     """`reelwright` with ``arguments``, or the Python ``code`` with them as `sys.argv[1:]`.
 
-    What it writes goes to pipes, or is added to ``log``. Files that get their names are added to ``renamed``. is_run:
-    its decoding processes are forked off, too, and in no group of its own.
+    What it writes goes to pipes, or is added to ``log``; on stderr, to ``errors``. Files that get their names are added
+    to ``renamed``. is_run: its decoding processes are forked off, too, and in no group of its own.
     """
     asked = {
         "arguments": arguments,
@@ -149,12 +150,15 @@ def start(
         "renamed": str(renamed or ""),
         "is_run": is_run,
     }
-    if log is None:
-        (out, out_end), (errors, errors_end) = os.pipe(), os.pipe()
-        ends, pipes = [out_end, errors_end], (os.fdopen(out), os.fdopen(errors))
-    else:
+    if log is not None:
         file = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         ends, pipes = [file, os.dup(file)], (None, None)
+    elif errors is not None:
+        out, out_end = os.pipe()
+        ends, pipes = [out_end, os.dup(errors.fileno())], (os.fdopen(out), None)
+    else:
+        (out, out_end), (told, told_end) = os.pipe(), os.pipe()
+        ends, pipes = [out_end, told_end], (os.fdopen(out), os.fdopen(told))
     return Forked(arguments, _ask("commands", asked, ends), *pipes)
 
 
@@ -165,6 +169,12 @@ def start_decoder(module: str, descriptors: Sequence[int]) -> Forked:
     """A decoding process with these open files, in place of `child.start_process`."""
     asked = {"arguments": (module,), "cwd": str(Path.cwd()), "env": child.environment()}
     return Forked((), _ask("decoders", asked, [os.dup(end) for end in (1, 2, *descriptors)]), None, None)
+
+
+def start_training(command: Sequence[str], *, stderr: IO[str], env: Mapping[str, str], **_: Any) -> Forked:
+    """One of the processes that train a run together, in place of the `subprocess.Popen` of stages/fit/processes."""
+    code = f"import runpy; runpy.run_module({command[-2]!r}, run_name='__main__')"
+    return start(command[-1], cwd=Path.cwd(), env=env, code=code, errors=stderr)
 
 
 def run(*arguments: str, cwd: Path, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -221,6 +231,8 @@ _IMPORTS = {  # all that a process would import, so that a fork begins to work a
         "reelwright.pipeline.upkeep.verify",
         "reelwright.stages.embed_rows.work",
         *(f"reelwright.stages.{stage}.work" for stage in ("index", "decode", "embed", "evaluate", "predict", "train")),
+        *(f"reelwright.stages.{stage}.work" for stage in ("finetune", "pretrain")),
+        "reelwright.stages.fit.processes.process",
     ),
     "decoders": (
         "reelwright.stages.decode.processes.worker",

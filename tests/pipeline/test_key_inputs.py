@@ -232,12 +232,11 @@ def test_every_input_and_source_is_in_the_key_and_in_that_of_users_unless_it_is_
         "\n".join(["video_id,path,split,verb,noun", *(f"{name},{name}.mp4,train,x,y" for name in NAMES)])
     )
     (folder / "segments.csv").write_text("video_id,start_seconds,stop_seconds,label\na,0,1,x\nb,0,1,y")
-    made_of = []
+    (folder / "reelwright.yaml").write_text(yaml.safe_dump(PIPELINE))
+    planner, made_of = open_planner(load_pipeline(folder / "reelwright.yaml")), []
     for text in ("one", "two"):
         for file in ("one.txt", "procedure.yaml"):
             (folder / file).write_text(text if file == config.sources().get(name) else "same")
-        (folder / "reelwright.yaml").write_text(yaml.safe_dump(PIPELINE))
-        planner = open_planner(load_pipeline(folder / "reelwright.yaml"))
         sources = {} if is_input else source_digests(node, planner.file, KnownFiles(folder / "none.json"))
         identities = {parent: text if parent == "n" else "same" for parent in node.parents}
         made_of.append(material(node, planner.dataset, (), identities=identities, sources=sources))

@@ -166,6 +166,7 @@ def test_every_loss_trains(project, objective):
     assert torch.isfinite(torch.tensor(record["val_precision_at_1"]))
 
 
+@pytest.mark.usefixtures("forked_training")
 def test_two_processes_learn_as_one(project):
     """Batches of an odd number of frames, whose embeddings are compared across the processes; batch norms too."""
     still = [f"pretrain.augment.{name}=0" for name in ("brightness", "contrast", "saturation", "blur")]

@@ -431,6 +431,7 @@ def test_what_reads_the_run_is_checked_before_work():
         parse_config(TrainConfig, {"embeddings": ["rows"], "model": {"name": "st_abn"}}, where="train")
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 def test_two_processes_learn_as_one(tune):
     """Batch norms, which learn their statistics here, see the whole batch."""

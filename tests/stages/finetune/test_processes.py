@@ -46,6 +46,7 @@ def _tune(film, temporal, key, **settings):
     return RunFolder(film.store.run(key))
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 @pytest.mark.parametrize("frozen_norm", [True, False])
 def test_two_processes_fine_tune_as_one(film, dry_run, frozen_norm):

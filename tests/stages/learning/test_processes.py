@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -26,6 +25,7 @@ from reelwright.stages.train.work import run
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, StageError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
+from tests import forks
 from tests.stages.learning.two_processes import EQUAL
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -72,18 +72,13 @@ def together(tmp_path_factory):
     """What two_processes.py found."""
     folder = tmp_path_factory.mktemp("two")
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    code = SCRIPT.read_text(encoding="utf-8")
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)],
-            env=_environment(rank, 2, store.port) | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
+        forks.start(str(folder), cwd=ROOT, env=_environment(rank, 2, store.port), code=code) for rank in range(2)
     ]
-    out = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    return json.loads(out[0])
+    printed = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    return json.loads(printed[0][0])
 
 
 @pytest.mark.slow
@@ -136,8 +131,8 @@ class _KillsOne:
     It does so as soon as there is a checkpoint.
     """
 
-    def __init__(self, rank, folder):
-        self.rank, self.folder, self.killed, self.notes = rank, folder, 0, []
+    def __init__(self, rank, folder, started):
+        self.rank, self.folder, self.started, self.killed, self.notes = rank, folder, started, 0, []
 
     def item(self, row):
         pass
@@ -150,23 +145,8 @@ class _KillsOne:
 
     def advance(self, amount):
         if amount and not self.killed and (self.folder.last / "state.pt").is_file():
-            self.killed = _training_processes()[self.rank].pid
+            self.killed = self.started[self.rank].pid
             os.kill(self.killed, signal.SIGKILL)
-
-
-def _training_processes():
-    """By rank; the test's own process may have other children, of tests before."""
-    children = [
-        child for child in psutil.Process().children() if "reelwright.stages.fit.processes.process" in _command(child)
-    ]
-    return {int(child.environ()["RANK"]): child for child in children}
-
-
-def _command(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it is gone
-        return []
 
 
 LONG = {"model": {"name": "mlp", "hidden": 16}, "batch_size": 16, "epochs": 6, "processes": 2, "device": "cpu"}
@@ -174,12 +154,14 @@ LONG = {"model": {"name": "mlp", "hidden": 16}, "batch_size": 16, "epochs": 6, "
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1], ids=["the-one-that-writes", "another"])
-def test_a_process_that_dies_is_told_at_once_and_training_goes_on_from_the_last_checkpoint(pulse_toy, rank):
+def test_a_process_that_dies_is_told_at_once_and_training_goes_on_from_the_last_checkpoint(
+    pulse_toy, rank, forked_training
+):
     folder, started = RunFolder(pulse_toy.store.run("run")), time.monotonic()
     with pytest.raises(StageError, match=rf"process {rank} of 2 was ended by SIGKILL .*run again to go on"):
-        run(pulse_toy.train_work(**LONG), _KillsOne(rank, folder))
+        run(pulse_toy.train_work(**LONG), _KillsOne(rank, folder, forked_training))
     assert time.monotonic() - started < 60
-    assert not _training_processes()
+    assert [process.poll() is None for process in forked_training] == [False, False]
     state = torch.load(folder.last / "state.pt", weights_only=True)  # whole: it can be read
     assert (state["key"], state["update"] > 0) == ("run", True)
     assert not folder.is_complete
@@ -216,6 +198,7 @@ def _lines(toy, key):
     return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 def test_a_signal_to_the_parent_reaches_all_and_the_run_goes_on(pulse_toy):
     run(pulse_toy.train_work(key="whole", **LONG), pulse_toy.reporter)
@@ -237,6 +220,7 @@ def test_the_stage_in_two_processes_is_that_in_one(pulse_toy):
     assert not list((pulse_toy.root / "scratch").iterdir())
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 def test_what_is_wrong_is_told_once_as_from_one_process(pulse_toy):
     rows = np.zeros((20, 6), np.float32)

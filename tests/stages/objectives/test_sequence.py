@@ -6,8 +6,6 @@ import json
 import math
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from reelwright.models.losses.sequence_contrastive import SequenceContrast, sequ
 from reelwright.stages.objectives.config import SequenceObjectiveSettings
 from reelwright.stages.objectives.contract import batch_loss
 from reelwright.stages.objectives.sequence import sequence_objective
+from tests import forks
 from tests.stages.objectives.sequence_processes import NUM_VIDEOS, OBJECTIVES, SPLITS, part_of, whole_batch
 
 SCRIPT, ROOT = Path(__file__).with_name("sequence_processes.py"), Path(__file__).parents[3]
@@ -127,13 +126,8 @@ def together():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    common = {**os.environ, **common, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT)], env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, cwd=ROOT
-        )
-        for rank in (0, 1)
-    ]
+    code = SCRIPT.read_text(encoding="utf-8")
+    started = [forks.start(cwd=ROOT, env={**os.environ, **common, "RANK": str(rank)}, code=code) for rank in (0, 1)]
     try:
         printed = [process.communicate(timeout=120)[0] for process in started]
     finally:

@@ -157,6 +157,7 @@ def test_an_interrupted_epoch_goes_on_with_the_very_numbers(world, objective):
     assert equal(cut, whole)
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ce", "moco"])
 def test_two_processes_learn_as_one(world, objective):

@@ -128,6 +128,7 @@ def test_an_interrupted_epoch_goes_on_with_the_very_numbers(walks, objective):
     assert lines_of(walks, "run") == lines_of(walks, "whole")
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_give_the_losses_of_one_and_go_on_in_the_middle(walks, objective):

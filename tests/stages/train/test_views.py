@@ -289,6 +289,7 @@ def lines_of(toy, key):
     ]
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["scl", "scl_batch", "tcc", "tcn"])
 def test_two_processes_give_the_losses_of_one(toy, objective):
@@ -306,6 +307,7 @@ def test_two_processes_give_the_losses_of_one(toy, objective):
         torch.testing.assert_close(two[name], value, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.usefixtures("forked_training")
 @pytest.mark.slow
 def test_two_processes_go_on_in_the_middle_of_an_epoch(courses):
     class Stop(type(courses.reporter)):
