@@ -190,8 +190,7 @@ def run_and_print(file: PipelineFile, options: RunOptions, *, as_json: bool) -> 
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.run.results import interruptible
-    from reelwright.pipeline.run.runner import run_pipeline
+    from reelwright.pipeline.run.runner import interruptible, run_pipeline
 
     with Watcher() as watcher, interruptible():
         result = run_pipeline(file, watcher, options)

@@ -13,7 +13,7 @@ from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import folder_bytes
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
-from reelwright.storage.ledger.schema import check_schema
+from reelwright.storage.ledger.records import check_schema
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store as Paths
 from reelwright.storage.tables.annotations import Annotation

@@ -16,11 +16,10 @@ from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.ledger.digest_cache import KnownFiles, VideoProbe, stamp
 from reelwright.storage.ledger.items import DONE, ItemRow
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, is_url
 from reelwright.storage.tables.annotations import Annotation
 from reelwright.storage.tables.labels import LabelSet
 from reelwright.storage.tables.manifest import ManifestVideo
-from reelwright.storage.urls import is_url
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from reelwright.pipeline.plan.reasons import TARGETS
 from reelwright.stages.base.registry import IMPORTS_RUN, produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.ledger.records import Record, read_records
-from reelwright.storage.ledger.schema import check_schema
+from reelwright.storage.ledger.records import Record, check_schema, read_records
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from reelwright.storage.tables.annotations import UNKNOWN

@@ -11,11 +11,10 @@ from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.reasons import differing, shown
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet
-from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import ConfigError, InputError, nearest
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
-from reelwright.storage.ledger.records import last_record
-from reelwright.storage.ledger.schema import older_note
+from reelwright.storage.ledger.records import last_record, older_note
+from reelwright.storage.store import is_url
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 from reelwright.storage.tables.feature_files import scan_features
 from reelwright.storage.tables.labels import (
@@ -33,7 +32,6 @@ from reelwright.storage.tables.manifest import (
     scan_glob,
     scan_url,
 )
-from reelwright.storage.urls import is_url
 
 
 def load_dataset(file: PipelineFile, known: KnownFiles | None = None) -> Dataset:
@@ -86,7 +84,7 @@ def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[Manifest
         written = file.place(settings.manifest)
         root = root if settings.root else written.rpartition("/")[0]
         videos = read_manifest(
-            local_file(written), root=root, default_split=settings.split, split_column=settings.split_column
+            file.local(settings.manifest), root=root, default_split=settings.split, split_column=settings.split_column
         )
         return videos, written
     if settings.folder is not None and is_url(settings.folder):
@@ -133,7 +131,7 @@ def _read_labels(file: PipelineFile, settings: LabelsConfig, dataset: Dataset) -
         return labels_from_column(videos, column=settings.column, classes=classes)
     kind = next(kind for kind in ("segments", "steps", "rows") if getattr(settings, kind) is not None)
     written = getattr(settings, kind)
-    path = local_file(file.place(written))
+    path = file.local(written)
     if synthetic is not None and written == STAGE:
         path = synthetic.folder / f"{kind}.csv"
         file.store.backend.pull_file(path)

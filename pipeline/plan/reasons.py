@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reelwright.pipeline.plan.graph import Node
-from reelwright.storage.digests import digest
-from reelwright.storage.files import read_sealed, write_sealed
+from reelwright.storage.digests import digest, read_sealed, readable
+from reelwright.storage.files import write_sealed
 from reelwright.storage.store import Store
-from reelwright.storage.store_errors import readable
 from reelwright.storage.tables.annotations import UNKNOWN
 from reelwright.storage.tables.labels import LabelSet
 

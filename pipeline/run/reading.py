@@ -24,11 +24,10 @@ from reelwright.storage.errors import InputError
 from reelwright.storage.files import remove
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemLedger
-from reelwright.storage.ledger.records import Record, last_record, read_record, write_record
-from reelwright.storage.ledger.schema import note_schema
+from reelwright.storage.ledger.records import Record, last_record, note_schema, read_record, write_record
 from reelwright.storage.locks.locks import exclusive
+from reelwright.storage.store import is_url
 from reelwright.storage.store_errors import usable
-from reelwright.storage.urls import is_url
 
 _SHOWN = 20
 
@@ -38,12 +37,15 @@ def read_for_run(
     observer: Observer,
     options: RunOptions,
     *,
-    known: KnownFiles,
+    found: Dataset | None = None,
     executor: Executor,
     check: Callable[[Dataset], None],
 ) -> Dataset:
-    """The videos, as often tried as asked for; those that are listed are checked before one is read."""
-    dataset = None
+    """The videos, as often tried as asked for; those that are listed are checked before one is read.
+
+    ``found`` are the videos as they are known now, of a pipeline that makes none, where they were just looked at.
+    """
+    dataset = found
     for attempt in range(1 + options.retries):
         dataset = read_videos(
             file,
@@ -51,7 +53,7 @@ def read_for_run(
             jobs=options.jobs,
             anew=options.retry_failed or attempt > 0,
             quarantined=options.retry_quarantined and attempt == 0,
-            known=known if dataset is None else dataset.files,
+            found=dataset if file.videos.synthesize is None else None,
             executor=executor,
             check=check,
         )
@@ -69,22 +71,23 @@ def read_videos(
     anew: bool = True,
     quarantined: bool = False,
     make: bool = True,
-    known: KnownFiles | None = None,
+    found: Dataset | None = None,
     executor: Executor | None = None,
     check: Callable[[Dataset], None] | None = None,
 ) -> Dataset:
     """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
 
     Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first, by
-    ``executor`` where there is one, unless ``make`` is false. ``known`` is the store's table of files, where it was
-    just read.
+    ``executor`` where there is one, unless ``make`` is false. ``found`` as of `read_for_run`.
 
     Returns the videos as they are known then. Raises InputError for files that change while they are read.
     """
-    known = known or KnownFiles(file.store.files)
-    if make and _make_videos(file, observer, known=known, jobs=jobs, again=anew, executor=executor):
-        known = KnownFiles(file.store.files)  # it took a while
-    dataset = load_dataset(file, known)
+    dataset = found
+    if dataset is None:
+        files = KnownFiles(file.store.files)
+        if make and _make_videos(file, observer, known=files, jobs=jobs, again=anew, executor=executor):
+            files = KnownFiles(file.store.files)  # it took a while
+        dataset = load_dataset(file, files)
     if check is not None:
         check(dataset)
     unread = dataset.to_read(failed=anew, quarantined=quarantined)

@@ -12,8 +12,7 @@ from reelwright.storage.bucket import remote
 from reelwright.storage.constants import SCHEMA, URLS, VIDEOS
 from reelwright.storage.errors import StoreError
 from reelwright.storage.kinds import RECORDED, WITH_ITEMS
-from reelwright.storage.store import Store
-from reelwright.storage.urls import cache_folder
+from reelwright.storage.store import Store, cache_folder
 
 Digests = frozenset[str] | None  # of videos; None: all
 _TABLES = frozenset({VIDEOS, URLS, SCHEMA})

@@ -19,9 +19,8 @@ from reelwright.pipeline.upkeep.file_checks import total_seconds
 from reelwright.stages.base.registry import load
 from reelwright.stages.index.config import VideosConfig
 from reelwright.storage.ledger.items import DONE, WORK_STEPS, ItemRow
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, is_url
 from reelwright.storage.tables.manifest import ManifestVideo
-from reelwright.storage.urls import is_url
 
 _LOOKED_AT = 200  # videos, of which the smallest is done
 _OPENED = 8  # of the smallest ones, until one can be read: those that are damaged are small, too

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.rand_augment_text import read_sections
 from reelwright.stages.augment.scene.config import SceneSettings
-from reelwright.stages.base.config import Settings, matters, setting
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import matters, setting
 
 BLUR_RADIUS = 3  # unless it is given
 

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
 from reelwright.models.temporal.options import EMBEDS_ROWS
-from reelwright.stages.base.config import setting, training
+from reelwright.stages.base.fields import setting, training
 from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.model_config import ModelSettings

@@ -6,7 +6,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, of_names
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import of_names
 
 _TEMPERATURES = {"simclr": 0.1, "moco": 0.07}
 _MOMENTA = {"moco": 0.999, "byol": 0.997}

@@ -6,7 +6,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
-from reelwright.stages.base.config import Settings, of_names
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import of_names
 
 
 class SequenceObjectiveSettings(Settings):

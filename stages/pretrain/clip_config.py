@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.config import AugmentSettings
-from reelwright.stages.base.config import Settings, matters
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import matters
 
 
 class ClipAugmentSettings(AugmentSettings):

@@ -33,9 +33,9 @@ from reelwright.stages.render.config import RenderConfig
 from reelwright.stages.render.scene import NoFramesError, Scene
 from reelwright.stages.render.stills import write_matches, write_retrieval, write_similarity, write_strips
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.digests import digest
+from reelwright.storage.digests import digest, read_table
 from reelwright.storage.errors import StageError
-from reelwright.storage.files import read_table, remove, replacing, write_json, write_text
+from reelwright.storage.files import remove, replacing, write_json, write_text
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.store import Store

@@ -36,8 +36,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reelwright.storage.digests import read_table, readable
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.files import read_table, replacing_folder
+from reelwright.storage.files import replacing_folder
 from reelwright.storage.results.prediction_schema import (
     METADATA_KEY,
     SCHEMAS,
@@ -50,7 +51,6 @@ from reelwright.storage.results.prediction_schema import (
     videos_schema,
     windows_schema,
 )
-from reelwright.storage.store_errors import readable
 
 __all__ = [
     "METADATA_KEY",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from reelwright.storage.store import is_url
 from reelwright.storage.tables.manifest import ManifestVideo, scan_folder, scan_url
-from reelwright.storage.urls import is_url
 
 FEATURE_SUFFIXES = frozenset([".npy", ".npz", ".pt", ".pth", ".h5", ".hdf5", ".mat"])
 

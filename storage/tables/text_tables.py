@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from reelwright.storage.digests import read_table
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.files import read_table
 from reelwright.storage.tables.texts import read_bytes, read_text
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
