@@ -149,7 +149,7 @@ def explain(
     """Say why a node (or one of its videos) is or is not up to date, down to the setting, and what it left where."""
     from reelwright.cli.run.explaining import show_node, show_synthetic, show_video
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.plan.load_dataset import NODE
+    from reelwright.pipeline.plan.synthetic import NODE
     from reelwright.pipeline.run.runner import open_planner
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))

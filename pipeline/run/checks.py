@@ -20,7 +20,7 @@ from importlib.util import find_spec
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.config.profiles import cluster_settings
-from reelwright.pipeline.plan.data_warnings import no_video_label
+from reelwright.pipeline.plan.data_warnings import check_shares, no_video_label
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, Node
 from reelwright.pipeline.plan.keys import listed_videos
@@ -61,9 +61,13 @@ def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], 
 
 
 def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: Collection[str]) -> None:
-    """Raise ConfigError for splits and videos of the nodes ``selected`` that are not there, and packages missing."""
+    """Raise ConfigError for splits and videos of the nodes ``selected`` that are not there, and packages missing.
+
+    Raises InputError where labels fit too little (`check_shares`).
+    """
     if dataset.num_to_make or not dataset.videos:
         return
+    check_shares(dataset)
     counts = Counter(video.split for video in dataset.videos)
     tails = {video.path.rpartition(".")[2] for video in dataset.videos}  # of 100,000 paths: splitext takes ten times
     endings = {f".{tail.lower()}" for tail in tails if "/" not in tail}

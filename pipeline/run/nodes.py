@@ -14,9 +14,9 @@ from reelwright.pipeline.config.profiles import cluster_settings
 from reelwright.pipeline.executors.executors import Executor, executing
 from reelwright.pipeline.plan.graph import FRESH, WAITING, Graph, NodePlan
 from reelwright.pipeline.plan.keys import hub_file
-from reelwright.pipeline.plan.load_dataset import synthetic_set_of
 from reelwright.pipeline.plan.lockfile import Frozen
 from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthetic import synthetic_set_of
 from reelwright.pipeline.run.checks import check_plans, check_settings, check_videos
 from reelwright.pipeline.run.execute import execute, is_settled, note_record, ready_plan
 from reelwright.pipeline.run.reading import read_for_run

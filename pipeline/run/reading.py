@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.executors import Executor, LocalExecutor
 from reelwright.pipeline.executors.progress_file import reporting
-from reelwright.pipeline.plan.dataset import Dataset
-from reelwright.pipeline.plan.load_dataset import NODE, load_dataset, synthetic_digests, synthetic_set_of
+from reelwright.pipeline.plan.dataset import Dataset, load_dataset
+from reelwright.pipeline.plan.synthetic import NODE, synthetic_set_of
 from reelwright.pipeline.run.results import Observer, RunOptions
 from reelwright.stages.base.registry import load
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet
@@ -22,12 +22,13 @@ from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.digests import files_digest
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import remove
-from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.digest_cache import KnownFiles, VideoProbe
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import Record, last_record, note_schema, read_record, write_record
 from reelwright.storage.locks.locks import exclusive
-from reelwright.storage.store import is_url
+from reelwright.storage.store import Store, is_url
 from reelwright.storage.store_errors import usable
+from reelwright.storage.tables.manifest import ManifestVideo
 
 _SHOWN = 20
 
@@ -108,7 +109,7 @@ def read_videos(
                 workers=jobs or file.videos.workers,
                 timeout_seconds=file.videos.timeout_seconds,
                 reporter=reporter,
-                digests=synthetic_digests(dataset.synthetic, unread),
+                digests=_synthetic_digests(dataset.synthetic, unread),
                 files=dataset.files,
             )
     notes, dataset = dataset.notes, load_dataset(file, dataset.files)
@@ -121,6 +122,17 @@ def read_videos(
             [f"{video.video_id}: {video.path}" for video in dataset.new[:_SHOWN]],
         )
     return dataset
+
+
+def settled_probes(dataset: Dataset, store: Store) -> dict[str, VideoProbe]:
+    """The probes; of videos that only decoding tells, what it has told since they were read."""
+    about = {digest: probe for digest, probe in dataset.probes.items() if not probe.is_exact}
+    return dataset.probes | (load("reelwright.stages.index.work:update_probes")(store, about) if about else {})
+
+
+def _synthetic_digests(wanted: SyntheticSet | None, videos: Sequence[ManifestVideo]) -> dict[str, str] | None:
+    """What stands for the contents of synthetic videos, by path; None for others."""
+    return None if wanted is None else {video.path: wanted.digest_of(video.video_id) for video in videos}
 
 
 def _make_videos(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import NodePlan
-from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
+from reelwright.pipeline.plan.synthetic import NODE as VIDEOS
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.synthesize.source import DEGENERATE
 from reelwright.storage.ledger.items import ItemRow
@@ -100,11 +101,26 @@ def unusable_videos(planner: Planner) -> list[Failure]:
         for row in planner.dataset.not_made
     ]
     for video in planner.dataset.unusable:
-        row = planner.dataset.probe_row(video.video_id)
+        row = probe_row(planner.dataset, video.video_id)
         assert row is not None
         is_left = planner.dataset.is_quarantined(row.attempts)
         found.append(Failure(node=VIDEOS, video_ids=(video.video_id,), row=row, is_quarantined=is_left))
     return found
+
+
+def probe_row(dataset: Dataset, video_id: str) -> ItemRow | None:
+    """What became of a video that was read and cannot be used; None for others."""
+    digest = dataset.digests[video_id]
+    probe = None if digest is None or digest in dataset.items else dataset.probes.get(digest)
+    if probe is None:
+        return None
+    return ItemRow(
+        digest=probe.digest,
+        status=probe.status,
+        cause=probe.cause,
+        message=probe.message,
+        attempts=probe.attempts,
+    )
 
 
 def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:

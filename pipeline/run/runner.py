@@ -11,8 +11,8 @@ from types import FrameType
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.data_warnings import length_notes
+from reelwright.pipeline.plan.dataset import load_dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, NodePlan, build_graph
-from reelwright.pipeline.plan.load_dataset import load_dataset
 from reelwright.pipeline.plan.lockfile import lock_path, write_lock
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.reasons import write_input_videos

@@ -31,8 +31,8 @@ from reelwright.pipeline.executors.executors import LocalExecutor, sized
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Pool, Spreader
 from reelwright.pipeline.inspect.logs import account
-from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.lockfile import Frozen
+from reelwright.pipeline.plan.synthetic import NODE, why_to_make
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.estimate import MAKING, estimates
 from reelwright.pipeline.run.reading import read_for_run, read_videos
