@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from reelwright.cli.format import print_json
 from reelwright.cli.options import ConfigOption, ExecutorOption, JsonOption, ProfileOption, SchedulerOption, SetOption
+from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+from reelwright.stages.base.registry import stage_of
 from reelwright.storage.errors import ConfigError
 
 cluster = typer.Typer(no_args_is_help=True, help="What would run on a cluster.")
@@ -35,12 +38,9 @@ def doctor(
     Of the file: windows longer than most videos, few updates, frames that take much room, classes with one video in a
     split, videos without a label. Exit code 1 when something is bad.
     """
-    from reelwright.cli.format import print_json
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.config.profiles import cluster_settings
     from reelwright.pipeline.upkeep.doctor import BAD, examine
-    from reelwright.pipeline.upkeep.file_checks import examine_file
-    from reelwright.pipeline.upkeep.probing import probed
+    from reelwright.pipeline.upkeep.file_checks import examine_file, probed
 
     if pipeline is not None and config is not None:
         raise ConfigError(f"doctor {pipeline} -c {config}: give the file once")
@@ -67,10 +67,8 @@ def script(
     profile: ProfileOption = None,
 ) -> None:
     """Print the job scripts as they would be submitted: of a worker, and of training. Submits nothing."""
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.config.profiles import cluster_settings
     from reelwright.pipeline.executors.scripts import training_script, worker_script
-    from reelwright.stages.base.registry import stage_of
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     settings = cluster_settings(file, {"executor": "slurm", "profile": profile})

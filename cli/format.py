@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -137,8 +138,6 @@ def plan_json(plan: NodePlan) -> dict[str, Any]:
 
 def run_json(result: RunResult) -> dict[str, Any]:
     """A run's result as plain data."""
-    import dataclasses
-
     return {
         "exit_code": result.exit_code,
         "warnings": list(result.warnings),

@@ -36,7 +36,7 @@ COMMANDS = {  # in the order of `--help`: its panel, and the function, or the gr
     "explain": ("Pipeline", "run.run:explain"),
     "graph": ("Pipeline", "run.run:graph"),
     "settings": ("Look", "inspect.settings:settings"),
-    "report": ("Look", "inspect.show:report"),
+    "report": ("Look", "inspect.export:report"),
     "encoders": ("Look", "inspect.encoders:encoders"),
     "diff": ("Look", "inspect.compare:diff"),
     "compare": ("Look", "inspect.compare:compare"),

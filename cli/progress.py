@@ -58,20 +58,16 @@ class Watcher:
 
     def making(self, num_videos: int) -> Reporter:
         """Show the making of synthetic videos."""
-        return self._show(f"videos: making {num_videos:,}")
+        return self.working(f"videos: making {num_videos:,}")
 
     def indexing(self, num_videos: int) -> Reporter:
         """Show the reading of videos."""
-        return self._show(f"videos: reading {num_videos:,}")
-
-    def working(self, name: str) -> Reporter:
-        """Show work that is no node of a pipeline."""
-        return self._show(name)
+        return self.working(f"videos: reading {num_videos:,}")
 
     def started(self, plan: NodePlan) -> Reporter:
         """Show a node at work. From here on objects in circles may hold frames: they are looked for more often."""
         gc.set_threshold(50_000, 20, 100)
-        return self._show(plan.node.name, plan.todo if plan.node.config.kind == "items" else ())
+        return self.working(plan.node.name, plan.todo if plan.node.config.kind == "items" else ())
 
     def finished(self, result: NodeResult) -> None:
         """Say how a node ended."""
@@ -90,7 +86,8 @@ class Watcher:
             self._current.close()
             self._current = None
 
-    def _show(self, name: str, items: Sequence[VideoItem] = ()) -> NodeReporter:
+    def working(self, name: str, items: Sequence[VideoItem] = ()) -> Reporter:
+        """Show work: on videos of a node, or such as is no node of a pipeline."""
         self.close()
         self._current = NodeReporter(name, self._console, items)
         return self._current

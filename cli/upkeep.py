@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reelwright.cli.format import bytes_text, print_json, result_table, table_text
 from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption
+from reelwright.cli.progress import Watcher
+from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
+from reelwright.pipeline.run.results import RunOptions
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from reelwright.pipeline.config.pipeline_file import PipelineFile
-    from reelwright.pipeline.run.results import NodeResult
     from reelwright.pipeline.upkeep.gc import Sweep
     from reelwright.pipeline.upkeep.verify import Report
     from reelwright.storage.integrity.check import Problem
-    from reelwright.storage.store import Store
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -43,8 +44,6 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every stored byte against its checksum: missing, truncated, altered, foreign. Exit code 1 when so."""
-    from reelwright.cli.format import print_json
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.upkeep.verify import verify as check
 
     file = load_pipeline(find_pipeline_file(config), overrides or ())
@@ -86,9 +85,6 @@ def collect(
     as_json: JsonOption = False,
 ) -> None:
     """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it."""
-    from reelwright.cli.format import print_json
-    from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.upkeep.gc import GUARD_SECONDS, Limits, sweep
     from reelwright.pipeline.upkeep.gc import collect as remove
 
@@ -136,9 +132,6 @@ def _parse(text: str, units: dict[str, int], *, option: str, example: str) -> fl
 
 
 def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool) -> tuple[str, ...]:
-    from reelwright.cli.format import result_table
-    from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.run.results import RunOptions
     from reelwright.pipeline.upkeep.repair import repair
 
     with Watcher() as watcher:
@@ -149,11 +142,11 @@ def _repair(file: PipelineFile, *, whole: bool, jobs: int | None, as_json: bool)
             typer.echo(f"repaired: {line}")
         if repaired.results:
             typer.echo(f"\n{result_table(repaired.results)}")
-    return (*repaired.messages, *map(_line, repaired.results))
-
-
-def _line(result: NodeResult) -> str:
-    return f"{result.node}: {result.num_done} videos done again{f', {result.message}' if result.message else ''}"
+    again = [
+        f"{result.node}: {result.num_done} videos done again{f', {result.message}' if result.message else ''}"
+        for result in repaired.results
+    ]
+    return (*repaired.messages, *again)
 
 
 def _print_report(report: Report, store: Store, *, is_second: bool, whole: bool) -> None:
@@ -182,8 +175,6 @@ def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
 
 
 def _print_sweep(found: Sweep, root: Path, *, is_deleted: bool) -> None:
-    from reelwright.cli.format import bytes_text, table_text
-
     kinds: dict[str, list[int]] = {}
     for garbage in found.going:
         kinds.setdefault(garbage.kind, []).append(garbage.num_bytes)

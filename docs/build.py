@@ -47,7 +47,7 @@ API = {
         "stages.arrays.embeddings.VideoEmbeddings",
         "stages.arrays.windows.WindowDataset",
         "stages.arrays.scores.Predictions",
-        "pipeline.api.store.Store",
+        "pipeline.api.outputs.Store",
     ],
     "What is stored": [
         "storage.arrays.frames.FrameStore",

@@ -1,6 +1,6 @@
 """The heartbeat of a process: one thread keeps all its locks and notes alive and learns which of them were lost.
 
-    storage/locks/locks.py, lock_places.py           say how a sign of life is given, and whether the lock is still ours
+    storage/locks/locks.py, places.py           say how a sign of life is given, and whether the lock is still ours
     storage/files.py, backend.py, zarrs.py ... ask `check_held` before they change anything in a store
 
 A lock that was lost raises LostLockError in the work, at the next write or shard, whoever called it and in whatever

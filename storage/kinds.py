@@ -30,23 +30,18 @@ class OutputKind:
         return resolve_name(self.reader)(folder)
 
 
+def _zarr(folder: str, *, reader: str, beside: str = "") -> OutputKind:
+    """A kind of rows: a Zarr group a spec, a group in it a video."""
+    check = "reelwright.storage.integrity.check:check_group"
+    reader = f"reelwright.storage.{reader}"
+    return OutputKind(
+        folder=folder, ending=".zarr", marker="zarr.json", is_rows=True, reader=reader, check=check, beside=beside
+    )
+
+
 KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produces`)
-    "frames": OutputKind(
-        folder="frames",
-        ending=".zarr",
-        marker="zarr.json",
-        is_rows=True,
-        reader="reelwright.storage.arrays.frames:FrameStore",
-        check="reelwright.storage.integrity.check:check_group",
-    ),
-    "embeddings": OutputKind(
-        folder="embeddings",
-        ending=".zarr",
-        marker="zarr.json",
-        is_rows=True,
-        reader="reelwright.storage.arrays.embeddings:EmbeddingStore",
-        check="reelwright.storage.integrity.check:check_group",
-    ),
+    "frames": _zarr("frames", reader="arrays.frames:FrameStore"),
+    "embeddings": _zarr("embeddings", reader="arrays.embeddings:EmbeddingStore"),
     "run": OutputKind(folder="runs", marker="model.safetensors", reader="reelwright.storage.results.runs:RunFolder"),
     "predictions": OutputKind(
         folder="predictions",
@@ -61,15 +56,7 @@ KINDS: dict[str, OutputKind] = {  # by what stages call it (`StageConfig.produce
         reader="pathlib:Path",
         check="reelwright.storage.integrity.check:check_files",
     ),
-    "attention": OutputKind(
-        folder="attention",
-        ending=".zarr",
-        marker="zarr.json",
-        is_rows=True,
-        reader="reelwright.storage.arrays.window_outputs:WindowOutputStore",
-        check="reelwright.storage.integrity.check:check_group",
-        beside="predictions",
-    ),
+    "attention": _zarr("attention", reader="arrays.window_outputs:WindowOutputStore", beside="predictions"),
     "steps": OutputKind(folder="steps", marker="steps.parquet", reader="reelwright.storage.results.steps:StepSet"),
     "scores": OutputKind(folder="reports", marker="metrics.json", page="report.html", reader="pathlib:Path"),
     "pictures": OutputKind(folder="pictures", marker="pictures.json", page="index.html", reader="pathlib:Path"),

@@ -38,7 +38,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from reelwright.storage.backend import Backend
-from reelwright.storage.constants import TEMPORARY, VIDEOS
+from reelwright.storage.constants import VIDEOS
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.kinds import KINDS
@@ -83,7 +83,7 @@ class Store:
             )
 
     def output(self, produces: str, key: str) -> Path:
-        """Where an output of one kind lies: by spec key what has rows of single videos, else by key."""
+        """Where an output of one kind (`KINDS`) lies: by spec key what has rows of single videos, else by key."""
         kind = KINDS[produces]
         return self.root / kind.folder / f"{key}{kind.ending}"
 
@@ -107,17 +107,9 @@ class Store:
         """The Zarr group of the outputs that are kept beside the scores of one predict spec."""
         return self.output("attention", spec_key)
 
-    def steps(self, key: str) -> Path:
-        """The folder of the completed steps of one node."""
-        return self.output("steps", key)
-
     def report(self, key: str) -> Path:
         """The folder of one evaluation."""
         return self.output("scores", key)
-
-    def pictures(self, key: str) -> Path:
-        """The folder of the pictures and videos of one node."""
-        return self.output("pictures", key)
 
     def node(self, key: str) -> Path:
         """The folder of one node's record and item table."""
@@ -230,10 +222,7 @@ def working_copy(url: str) -> Path:
     folder = cache_folder() / "stores" / f"{_readable(url)}-{digest(url)[:12]}"
     marker = folder / _MARKER
     if not marker.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = marker.with_name(f"{TEMPORARY}{os.getpid()}-{_MARKER}")
-        temporary.write_text(url, encoding="utf-8")
-        temporary.replace(marker)
+        Backend().write(marker, url.encode())
     return folder
 
 

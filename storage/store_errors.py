@@ -43,7 +43,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_by_work() -> Iterator[None]:
+def best_effort() -> Iterator[None]:
     """Let go an OSError of the block that says that the store as a whole cannot be used: the work says so itself.
 
     For what is nice to have beside the work, such as notes of how far it is.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reelwright.cli.completion import complete_run
+from reelwright.cli.format import print_json, table_text
 from reelwright.cli.inspect.run_tables import WRITERS, number_text, run_table, seed_table
 from reelwright.cli.options import ConfigOption, JsonOption, SetOption
-from reelwright.storage.errors import ConfigError, nearest
+from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
+from reelwright.pipeline.plan.history import History, short
+from reelwright.pipeline.plan.reasons import MISSING, shown
+from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import write_text
+from reelwright.storage.ledger.records import Record
 
 if TYPE_CHECKING:
-    from reelwright.pipeline.config.pipeline_file import PipelineFile
     from reelwright.pipeline.inspect.comparison import Comparison, RunRow
-    from reelwright.pipeline.plan.history import History
-    from reelwright.storage.ledger.records import Record
 
 _MIN_PREFIX_DIGITS = 4
 
@@ -34,7 +37,6 @@ def diff(
 
     Nodes and keys are looked up in the pipeline file given with -c and in its store.
     """
-    from reelwright.pipeline.config.pipeline_file import load_pipeline
     from reelwright.pipeline.inspect.comparison import diff_files, diff_records
 
     if Path(old).is_file() and Path(new).is_file():
@@ -67,10 +69,7 @@ def compare(
 
     Below them are the means, ± standard deviation, of all that differ by their seeds alone, whatever --limit is.
     """
-    from reelwright.cli.format import print_json
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.inspect.comparison import mixed_targets, run_rows, seed_groups, sort_rows
-    from reelwright.pipeline.plan.history import History
 
     if out is not None and out.suffix not in WRITERS:
         raise ConfigError(f"--out {out}: the file's ending says what is written; allowed: {', '.join(WRITERS)}")
@@ -108,7 +107,6 @@ def mean(
 
     It is near the least of them: what is good at one thing alone scores low. Only shares (0 to 1) are taken.
     """
-    from reelwright.cli.format import print_json, table_text
     from reelwright.pipeline.inspect.comparison import harmonic_mean
 
     found: dict[str, float] = {}
@@ -146,9 +144,6 @@ def _score(text: str, config: Path | None) -> tuple[tuple[str, str], float]:
 
 def _record(text: str, config: Path | None) -> tuple[History, Record]:
     """The finished node that a person means. Raises ConfigError when there is none."""
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.plan.history import History
-
     path, colon, node = text.rpartition(":")
     if colon and Path(path).is_file():
         file = load_pipeline(Path(path).absolute())
@@ -171,9 +166,7 @@ def _record(text: str, config: Path | None) -> tuple[History, Record]:
 
 
 def _finished(file: PipelineFile, node: str) -> tuple[History, Record]:
-    from reelwright.pipeline.plan.history import History
     from reelwright.pipeline.run.runner import open_planner
-    from reelwright.storage.errors import StoreError
 
     plan = open_planner(file, read=True).plan(node)
     if plan.record is None:
@@ -182,10 +175,6 @@ def _finished(file: PipelineFile, node: str) -> tuple[History, Record]:
 
 
 def _print_diff(found: Comparison, *, as_json: bool) -> None:
-    from reelwright.cli.format import print_json, table_text
-    from reelwright.pipeline.plan.history import short
-    from reelwright.pipeline.plan.reasons import shown
-
     if as_json:
         print_json(_diff_json(found))
         return
@@ -214,10 +203,6 @@ def _print_diff(found: Comparison, *, as_json: bool) -> None:
 
 def _diff_json(found: Comparison) -> dict[str, Any]:
     """Plain data; a side that has no such setting lacks ``old`` or ``new``."""
-    import dataclasses
-
-    from reelwright.pipeline.plan.reasons import MISSING
-
     settings = [
         {name: value for name, value in vars(change).items() if value is not MISSING} for change in found.settings
     ]

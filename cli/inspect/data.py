@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reelwright.cli.format import print_json, seconds_text, table_text
 from reelwright.cli.options import ConfigOption, JobsOption, JsonOption, SetOption, VideosOption, on_this_machine
+from reelwright.cli.progress import Watcher
+from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.stages.base.registry import load
 from reelwright.storage.errors import ConfigError, InputError, ItemError
+from reelwright.storage.tables.feature_files import is_feature_file
 
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.contents import Contents
-    from reelwright.pipeline.plan.dataset import Dataset
 
 data = typer.Typer(help="Look at videos and labels: what there is, and what is in two splits.", no_args_is_help=True)
 _SHOWN = 20  # lines of a table; the picture shows more, --json all
@@ -39,7 +44,6 @@ def show(
 
     Labels of a manifest are its column label, or -S labels.segments=FILE (steps, rows).
     """
-    from reelwright.cli.format import print_json
     from reelwright.pipeline.inspect.contents import contents_of
 
     dataset = _read(source, config, overrides or [], jobs)
@@ -67,9 +71,6 @@ def sheet(
     overrides: SetOption = None,
 ) -> None:
     """Draw a contact sheet of a video."""
-    from reelwright.stages.base.registry import load
-    from reelwright.storage.tables.feature_files import is_feature_file
-
     given = video if source is None and config is None and Path(video).exists() else source
     dataset = _read(given, config, overrides or [], None)
     name = dataset.videos[0].video_id if given == video and dataset.videos else video
@@ -101,8 +102,6 @@ def sheet(
 
 def _read(source: str | None, config: Path | None, overrides: Sequence[str], jobs: int | None) -> Dataset:
     """The videos, read and probed where they are new."""
-    from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.inspect.contents import source_file
     from reelwright.pipeline.run.reading import read_videos
 
@@ -116,8 +115,6 @@ def _read(source: str | None, config: Path | None, overrides: Sequence[str], job
 
 
 def _print_contents(contents: Contents) -> None:
-    from reelwright.cli.format import seconds_text, table_text
-
     rows = []
     for name, split in contents.splits.items():
         lengths = split.durations_seconds
@@ -149,8 +146,6 @@ def _print_contents(contents: Contents) -> None:
 def _print_counts(
     title: str, counts: Mapping[str, Mapping[str, float]], splits: Sequence[str], *, digits: int = 0
 ) -> None:
-    from reelwright.cli.format import table_text
-
     if not counts:
         return
     longest = max(sum(parts.values()) for parts in counts.values()) or 1
@@ -168,8 +163,6 @@ def _print_counts(
 
 
 def _draw(contents: Contents, path: Path, *, title: str) -> None:
-    from reelwright.stages.base.registry import load
-
     panel, histogram = (load(f"reelwright.stages.show.pictures:{name}") for name in ("Panel", "histogram"))
     videos = [(name, {name: float(split.videos)}) for name, split in contents.splits.items()]
     durations = {name: split.durations_seconds for name, split in contents.splits.items()}

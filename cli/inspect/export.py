@@ -1,15 +1,21 @@
-"""The commands export and export-model: what a node made, in the forms of other programs, or to be taken elsewhere."""
+"""The commands report, export and export-model: what a node made, to look at, for other programs, to take elsewhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reelwright.cli.completion import complete_node
 from reelwright.cli.format import bytes_text
 from reelwright.cli.options import ConfigOption, SetOption, on_this_machine
+from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.files import folder_bytes
+from reelwright.storage.kinds import KINDS
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.project import Project
 
 
 def export(
@@ -69,10 +75,47 @@ def export_model(
     """
     from reelwright.pipeline.inspect.trained_model import export_model as write
     from reelwright.pipeline.project import Project
-    from reelwright.storage.files import folder_bytes
 
     out = on_this_machine(out) or out
     write(Project.open(config, overrides=overrides or ()), node, out, onnx=onnx)
     typer.echo(
         f"{node}: {out} ({bytes_text(folder_bytes(out))}); predict --run {out} --videos DIR --out scores.parquet"
     )
+
+
+def report(
+    node: Annotated[
+        str | None,
+        typer.Argument(help="An evaluate, probe or render node; default: all of them.", autocompletion=complete_node),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Print where the reports lie; exit code 1 when one is not there."""
+    from reelwright.pipeline.project import Project
+
+    project = Project.open(config, overrides=overrides or ())
+    names = [name for name, settings_ in project.file.nodes.items() if KINDS[settings_.produces].page]
+    if not node and not names:
+        raise ConfigError(f"{project.file.path}: no node uses evaluate, probe or render, so there is no report")
+    missing = []
+    for name in [node] if node else names:
+        try:
+            typer.echo(f"{name}: {report_file(project, name)}")
+        except StoreError as error:
+            missing.append(str(error))
+    if missing:
+        raise StoreError("\n  ".join(missing))
+
+
+def report_file(project: Project, name: str) -> Path:
+    """What there is to look at of a node: its page, or its numbers where none was asked for.
+
+    Raises StoreError when it is not there.
+    """
+    folder, config = project.report(name), project.file.nodes[name]
+    kind = KINDS[config.produces]
+    file = folder / (kind.page if config.spec().get("report", True) else kind.marker)
+    if not file.is_file():
+        raise StoreError(f"{file} is gone. `reelwright run --force {name}` writes it again")
+    return file

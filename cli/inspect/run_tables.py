@@ -7,19 +7,21 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from reelwright.cli.format import table_text
+from reelwright.cli.run.scores import is_headline, score_text, score_title
 from reelwright.pipeline.config.seeds import base_name
+from reelwright.pipeline.plan.history import short
+from reelwright.pipeline.plan.reasons import shown
+from reelwright.storage.results.runs import RunFolder
+from reelwright.storage.store import Store
 
 if TYPE_CHECKING:
     from reelwright.pipeline.inspect.comparison import RunRow, SeedGroup
-    from reelwright.storage.store import Store
 
 
 def run_table(rows: Sequence[RunRow], sort: str | None) -> str:
     """A line a run."""
-    from reelwright.cli.format import table_text
-    from reelwright.cli.run.scores import is_headline, score_text, score_title
     from reelwright.pipeline.inspect.comparison import mixed_targets
-    from reelwright.pipeline.plan.history import short
 
     known = dict.fromkeys(name for row in rows for name in row.scores)
     scores = [name for name in known if is_headline(name) or sort in {name, name.rpartition(".")[2]}]
@@ -42,9 +44,6 @@ def run_table(rows: Sequence[RunRow], sort: str | None) -> str:
 
 def seed_table(groups: Sequence[SeedGroup]) -> str:
     """A line for runs that differ by their seeds alone."""
-    from reelwright.cli.format import table_text
-    from reelwright.cli.run.scores import is_headline, score_text, score_title
-
     scores = [name for name in dict.fromkeys(name for group in groups for name in group.means) if is_headline(name)]
     settings = list(dict.fromkeys(name for group in groups for name in group.settings))
     body = [
@@ -61,8 +60,6 @@ def seed_table(groups: Sequence[SeedGroup]) -> str:
 
 def _on(targets: str | None) -> str:
     """What scores are on, by the first digits of its digest."""
-    from reelwright.pipeline.plan.history import short
-
     return "-" if targets is None else short(targets) or "not known"
 
 
@@ -73,9 +70,6 @@ def number_text(value: float | None) -> str:
 
 def setting_text(name: str, value: Any) -> str:
     """Sets of videos are named by the first digits of their digest."""
-    from reelwright.pipeline.plan.history import short
-    from reelwright.pipeline.plan.reasons import shown
-
     if name == "videos":
         return short(value)
     return value if isinstance(value, str) else shown(value)
@@ -98,10 +92,7 @@ def _csv(rows: Sequence[RunRow], groups: Sequence[SeedGroup], store: Store) -> s
 
 
 def _page(rows: Sequence[RunRow], groups: Sequence[SeedGroup], store: Store) -> str:
-    from reelwright.cli.run.scores import is_headline
-    from reelwright.pipeline.plan.history import short
     from reelwright.stages.summary.comparison_page import ComparedRun, comparison_page
-    from reelwright.storage.results.runs import RunFolder
 
     def texts(settings: Mapping[str, Any]) -> dict[str, str]:
         return {name: setting_text(name, value) for name, value in settings.items()}

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from reelwright.cli.options import ConfigOption, DryRunOption, ForceOption, JsonOption, SetOption
+from reelwright.cli.run.run import run_or_show
+from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
+from reelwright.pipeline.run.results import RunOptions
+from reelwright.stages.base.registry import load
 from reelwright.storage.errors import ConfigError, InputError, ItemError
 
 _NODE = "feats"
@@ -57,10 +61,7 @@ def import_features(
     In a pipeline file the same is `videos: {features: FOLDER}` and a node `feats: {uses: features, fps: 15}`, which
     train and predict name under `embeddings`. More settings (-S NAME=VALUE): `reelwright settings features`.
     """
-    from reelwright.cli.run.run import run_or_show
     from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.run.results import RunOptions
 
     given = {"fps": fps, "hop": hop, "stride": stride, "times": times, "key": key, "transposed": transposed or None}
     settings = {name: value for name, value in given.items() if value is not None}
@@ -84,8 +85,6 @@ def import_features(
 def _taken_apart(source: str, members: Path | None, pattern: str) -> str:
     if members is None:
         return source
-    from reelwright.stages.base.registry import load
-
     try:
         count, written = load("reelwright.stages.features.members:take_apart")(Path(source), members, pattern=pattern)
     except ItemError as error:

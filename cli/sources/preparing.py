@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from reelwright.cli.format import print_json, table_text
 from reelwright.cli.options import JobsOption, JsonOption, on_this_machine
-from reelwright.storage.errors import ConfigError
+from reelwright.cli.progress import Watcher
+from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from reelwright.stages.prepare.lists import Problem
     from reelwright.stages.prepare.recordings import RecordingsResult
     from reelwright.stages.prepare.work import PrepareResult
@@ -89,7 +92,7 @@ def prepare_dataset(
     file of a procedure (.yaml) whose recordings are laid out as theirs are. What is missing, unreadable, there twice
     or without a label goes into problems.csv. Exit code 3 when videos that the lists name cannot be used.
     """
-    from reelwright.cli.progress import Watcher
+    from reelwright.stages.prepare.recordings import builtin_procedure
     from reelwright.stages.prepare.specs import dataset as known_dataset
     from reelwright.stages.prepare.work import PrepareRequest
     from reelwright.stages.prepare.work import prepare as make_tables
@@ -98,7 +101,7 @@ def prepare_dataset(
     if dataset is None:
         list_datasets()
         return
-    if _is_procedure(dataset):
+    if dataset.endswith((".yaml", ".yml")) or builtin_procedure(dataset) is not None:
         prepare_recordings(dataset, root=root, labels=labels, out=out, include_errors=with_errors, as_json=as_json)
         return
     spec = known_dataset(dataset)
@@ -128,10 +131,6 @@ def procedure(
     name: Annotated[str, typer.Argument(help="industreal or meccano.")],
 ) -> None:
     """Print the procedure file of a known data set, to be used or changed for another."""
-    from importlib.resources import files
-
-    from reelwright.storage.errors import nearest
-
     folder = files("reelwright.stages.steps")
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     if name not in known:
@@ -151,12 +150,6 @@ def detections(
         raise ConfigError(f"--out {out}: the table is a .csv; give such a name")
     number = import_detections(sources, out)
     typer.echo(f"{number:,} detections in {out}")
-
-
-def _is_procedure(name: str) -> bool:
-    from reelwright.stages.prepare.recordings import builtin_procedure
-
-    return name.endswith((".yaml", ".yml")) or builtin_procedure(name) is not None
 
 
 def prepare_recordings(
@@ -180,10 +173,6 @@ def prepare_recordings(
 
 
 def _print_recordings(found: RecordingsResult, *, as_json: bool) -> None:
-    from collections import Counter
-
-    from reelwright.cli.format import print_json, table_text
-
     if as_json:
         kinds = Counter(problem.kind for problem in found.problems)
         print_json({"out": str(found.out), "splits": found.counts, "problems": dict(kinds)})
@@ -203,7 +192,6 @@ def _print_recordings(found: RecordingsResult, *, as_json: bool) -> None:
 
 def list_datasets() -> None:
     """Print what `prepare` knows."""
-    from reelwright.cli.format import table_text
     from reelwright.stages.prepare.specs import datasets
 
     rows = [(name, spec.title, spec.where) for name, spec in datasets().items()]
@@ -212,10 +200,6 @@ def list_datasets() -> None:
 
 
 def _print_result(result: PrepareResult, *, as_json: bool) -> None:
-    from collections import Counter
-
-    from reelwright.cli.format import print_json, table_text
-
     counts, kinds = result.counts(), Counter(problem.kind for problem in result.problems)
     if as_json:
         print_json({"manifest": str(result.manifest), "videos": counts, "problems": dict(kinds)})
@@ -242,8 +226,6 @@ def _print_result(result: PrepareResult, *, as_json: bool) -> None:
 
 
 def _print_problems(problems: Sequence[Problem], out: Path) -> None:
-    from collections import Counter
-
     for kind, count in sorted(Counter(problem.kind for problem in problems).items()):
         typer.echo(f"\n{kind}: {count:,}")
         for problem in [problem for problem in problems if problem.kind == kind][:_SHOWN]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from reelwright.cli.completion import complete_recipe
+from reelwright.cli.format import table_text
 from reelwright.cli.options import ConfigOption, JobsOption, SetOption
+from reelwright.cli.progress import Watcher, counted
+from reelwright.cli.run.run import run_and_print
+from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.run.results import RunOptions
+from reelwright.stages.base.registry import fetch_weights, load
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.files import write_text
+from reelwright.storage.kinds import KINDS
 from reelwright.storage.tables.feature_files import is_feature_file
-
-if TYPE_CHECKING:
-    from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.config.pipeline_file import PipelineFile
-    from reelwright.pipeline.plan.dataset import Dataset
 
 
 def demo(
@@ -25,13 +29,9 @@ def demo(
     jobs: JobsOption = None,
 ) -> None:
     """Make labelled videos and run the whole chain on them, fine-tuning included."""
-    from reelwright.cli.inspect.show import report_file
-    from reelwright.cli.progress import counted
-    from reelwright.cli.run.run import run_and_print
-    from reelwright.pipeline.config.demo import prepare_demo
+    from reelwright.cli.inspect.export import report_file
+    from reelwright.pipeline.config.sample_data import prepare_demo
     from reelwright.pipeline.project import Project
-    from reelwright.pipeline.run.results import RunOptions
-    from reelwright.storage.kinds import KINDS
 
     with counted(f"videos in {folder / 'data'}", "videos") as report:
         workers = jobs or os.cpu_count() or 1
@@ -63,11 +63,9 @@ def init(
     Labels are a table video_id, start_seconds, stop_seconds, label; a column label of a manifest; or folders by class.
     With --recipe, a pipeline to start from; of some recipes with made-up data, so that they run as they are.
     """
-    from reelwright.cli.progress import counted
     from reelwright.pipeline.config.own_data import look_at, pipeline_text, write_manifest
     from reelwright.pipeline.config.recipes import read_recipe, recipe_summaries
     from reelwright.pipeline.config.sample_data import STAND_INS
-    from reelwright.storage.files import write_text
 
     if listing:
         for name, summary in recipe_summaries().items():
@@ -114,9 +112,6 @@ def index(
     ~ after frames or seconds: about so many, only decoding will tell (AVI, TS, MPEG-PS, WMV and others); after a rate:
     it varies.
     """
-    from reelwright.cli.format import table_text
-    from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.plan.data_warnings import data_warnings
     from reelwright.pipeline.run.reading import read_videos, settled_probes
 
@@ -156,9 +151,6 @@ def index(
 
 def _audit(dataset: Dataset, file: PipelineFile, watcher: Watcher, *, sample: int | None, jobs: int | None) -> bool:
     """Print how each backend compares with FFmpeg's decode; whether one that is used gives another frame."""
-    from reelwright.cli.format import table_text
-    from reelwright.stages.base.registry import load
-
     items = [item for item in dataset.all_items if Path(item.path).is_file() and not is_feature_file(item.path)]
     if sample is not None and sample < len(items):
         items = [items[place * len(items) // sample] for place in range(sample)]
@@ -187,9 +179,6 @@ def _audit(dataset: Dataset, file: PipelineFile, watcher: Watcher, *, sample: in
 
 def fetch(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Bring the pretrained weights that a pipeline needs from their hub into the store."""
-    from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.stages.base.registry import fetch_weights
-
     file = load_pipeline(find_pipeline_file(config), overrides or ())
     named = {name: node for node in file.nodes.values() if (name := node.hub_weights()) is not None}
     for name, node in sorted(named.items()):

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
+from reelwright.cli.format import bytes_text, print_json
 from reelwright.cli.options import EXIT_SOME_FAILED, JsonOption, on_this_machine
+from reelwright.cli.progress import Watcher
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.registry import load
+from reelwright.stages.synthesize.config import FAMILY_NAMES, SynthesizeConfig
+from reelwright.storage.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from reelwright.stages.synthesize.work import SynthesisResult
@@ -150,10 +156,6 @@ def synthesize(
 
 def _settings(preset: str | None, given: list[str] | None) -> dict[str, Any] | None:
     """Settings of procedures as they were typed; None where there are none."""
-    import yaml
-
-    from reelwright.storage.errors import ConfigError
-
     values: dict[str, Any] = {} if preset is None else {"preset": preset}
     for text in given or ():
         name, is_pair, value = text.partition("=")
@@ -175,10 +177,6 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def _config(values: dict[str, Any], fractal: dict[str, Any]) -> Any:
     """The checked settings; what was not given keeps its default."""
-    from reelwright.stages.base.config import parse_config
-    from reelwright.stages.synthesize.config import FAMILY_NAMES, SynthesizeConfig
-    from reelwright.storage.errors import ConfigError, nearest
-
     known = (*FAMILY_NAMES, PROCEDURE)
     if values["family"] not in known:
         hint = nearest(values["family"], known)
@@ -189,9 +187,6 @@ def _config(values: dict[str, Any], fractal: dict[str, Any]) -> Any:
 
 def _make(entry: str, out: Path | None, *settings: Any, as_json: bool, name: str, **options: Any) -> None:
     """Make videos or class files with a function of the stage; tells of them, and exits with 3 when some failed."""
-    from reelwright.cli.progress import Watcher
-    from reelwright.storage.errors import ConfigError
-
     if out is None:
         raise ConfigError("where to? Give --out FOLDER")
     with Watcher() as watcher:
@@ -200,8 +195,6 @@ def _make(entry: str, out: Path | None, *settings: Any, as_json: bool, name: str
 
 
 def _print_outcome(outcome: SynthesisResult, *, as_json: bool) -> None:
-    from reelwright.cli.format import bytes_text, print_json
-
     report = outcome.report
     if as_json:
         print_json({"folder": str(outcome.folder), "new": outcome.num_new, "found": outcome.num_found, **report})
@@ -218,8 +211,6 @@ def _print_outcome(outcome: SynthesisResult, *, as_json: bool) -> None:
 
 
 def _refuse(option: str, others: dict[str, Any]) -> None:
-    from reelwright.storage.errors import ConfigError
-
     given = [name for name, value in others.items() if value is not None]
     if given:
         raise ConfigError(f"{option} does not go with {', '.join(given)}: leave one of them out")

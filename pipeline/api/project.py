@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.api.model import Model
@@ -107,7 +108,7 @@ class Project(PipelineProject):
         made: Embeddings = load("reelwright.stages.arrays.embeddings:Embeddings")(
             self.file.store.embeddings(plan.spec_key),
             lambda present: _videos(dataset, present),
-            labels=_Known(dataset),
+            labels=SimpleNamespace(classes=dataset.labels.classes, background=dataset.background),
             node=node,
         )
         return made
@@ -198,13 +199,6 @@ _MADE: dict[str, Callable[[Project, str], Any]] = {  # by what a stage makes
     "scores": Project.report_of,
     "pictures": Project.report_of,
 }
-
-
-class _Known:
-    """The classes of annotations."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.classes, self.background = dataset.labels.classes, dataset.background
 
 
 def _read(path: str | Path | None, overrides: str | Sequence[str]) -> PipelineFile:

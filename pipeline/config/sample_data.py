@@ -1,19 +1,24 @@
-"""Stand-ins for the data of a recipe: made-up recordings, and the tables that `prepare` makes of them."""
+"""Made-up data: that of the demo, and stand-ins for that of recipes with the tables that `prepare` makes of them."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
+from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.stages.base.registry import load
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.synthesize.config import SynthesizeConfig
 from reelwright.stages.synthesize.family_settings import ActionsConfig, FractalConfig
 from reelwright.stages.synthesize.ledger import write_rows
+from reelwright.storage.files import write_text
 
 Progress = Callable[[int, int], None]
 
+_PROCEDURES = "reelwright.stages.synthesize.procedures"
+DEMO_SIZES = {"num_train": 24, "num_val": 6, "num_test": 8}
 PSR_SIZES = {"num_train": 24, "num_val": 6, "num_test": 8, "seed": 0, "height": 128, "width": 128, "fps": 10.0}
 CARL_SIZES = {"num_train": 40, "num_val": 14, "num_test": 0, "seed": 0, "height": 128, "width": 128, "fps": 10.0}
 CARL_PROCEDURE = {
@@ -36,16 +41,31 @@ FRACTAL_TARGET = ActionsConfig(
 )
 
 
+def prepare_demo(
+    folder: Path, *, overrides: Sequence[str], workers: int, progress: Progress | None = None
+) -> PipelineFile:
+    """Make the videos (skipped where they are finished) and the pipeline file in ``folder``.
+
+    A pipeline file that is there already is kept: it may have been edited. Raises ConfigError, before anything is made,
+    for settings that are not right, and when ``folder/data`` holds videos made with other parameters.
+    """
+    path = folder / "reelwright.yaml"
+    if not path.exists():
+        write_text(path, read_recipe("demo"))
+    file = load_pipeline(path.absolute(), overrides)
+    parameters = load(f"{_PROCEDURES}.write:DatasetParameters")(**DEMO_SIZES)
+    load(f"{_PROCEDURES}.write:make_procedure_dataset")(folder / "data", parameters, workers=workers, progress=progress)
+    return file
+
+
 def make_psr(folder: Path, *, workers: int, progress: Progress | None = None, **sizes: float) -> None:
     """Recordings in the layout of IndustReal in ``folder``/data, and ``folder``/tables; what is there is kept.
 
     ``sizes`` are parameters of the data set (`DatasetParameters`) that are to be other than PSR_SIZES.
     """
-    parameters = load("reelwright.stages.synthesize.procedures.write:DatasetParameters")(**{**PSR_SIZES, **sizes})
+    parameters = load(f"{_PROCEDURES}.write:DatasetParameters")(**{**PSR_SIZES, **sizes})
     data = folder / "data"
-    load("reelwright.stages.synthesize.procedures.recordings:make_recordings")(
-        data, parameters, workers=workers, progress=progress
-    )
+    load(f"{_PROCEDURES}.recordings:make_recordings")(data, parameters, workers=workers, progress=progress)
     request = load("reelwright.stages.prepare.recordings:RecordingsRequest")(
         procedure=data / "procedure.yaml", root=data, out=folder / "tables"
     )
@@ -58,11 +78,9 @@ def make_carl(folder: Path, *, workers: int, progress: Progress | None = None, *
     ``sizes`` are parameters of the data set (`DatasetParameters`) that are to be other than CARL_SIZES.
     """
     given = {**CARL_SIZES, "procedure": CARL_PROCEDURE, **sizes}
-    parameters = load("reelwright.stages.synthesize.procedures.write:DatasetParameters")(**given)
+    parameters = load(f"{_PROCEDURES}.write:DatasetParameters")(**given)
     data = folder / "data"
-    load("reelwright.stages.synthesize.procedures.pouring:make_pouring")(
-        data, parameters, workers=workers, progress=progress
-    )
+    load(f"{_PROCEDURES}.pouring:make_pouring")(data, parameters, workers=workers, progress=progress)
     request = load("reelwright.stages.prepare.work:PrepareRequest")(
         dataset="pouring", root=data, out=folder / "tables", workers=workers
     )

@@ -38,7 +38,7 @@ _SCHEDULER_SETTINGS = {
 
 
 class DaskPool:
-    """Units under way on dask workers; see `spread.Pool`. Close it."""
+    """Units under way on dask workers; see `unit_scheduler.Pool`. Close it."""
 
     def __init__(self, settings: ClusterSettings, *, logs: Path, report: Callable[[str], None]) -> None:
         self.settings, self._logs, self._report = settings, logs, report
@@ -144,11 +144,13 @@ class DaskPool:
 
     def _wait_for_scheduler(self) -> None:
         """After the connection was lost, until it is there again. Raises StageError when it does not come back."""
+        from reelwright.pipeline.executors.dask_worker import LeavePlugin
+
         until = time.monotonic() + _RECONNECT_SECONDS
         while True:
             if self._client.status == "running":
                 with contextlib.suppress(OSError):  # the client may learn of the loss only now
-                    self._client.register_plugin(_plugin())
+                    self._client.register_plugin(LeavePlugin())
                     return
             if time.monotonic() > until or self._client.status in {"closed", "closing"}:
                 raise self._gone()
@@ -216,40 +218,34 @@ class DaskPool:
         import dask
         from distributed import Client
 
+        from reelwright.pipeline.executors.dask_worker import LeavePlugin
+
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told by us, in words
         self._stack.enter_context(dask.config.set(_SCHEDULER_SETTINGS))
-        opened = {"dask": self._open_dask, "slurm": self._open_slurm}[self.settings.executor]()
+        if self.settings.scheduler is None:
+            self._cluster = {"dask": self._local_cluster, "slurm": self._slurm_cluster}[self.settings.executor]()
+            self._stack.callback(_close, self._cluster)
         try:
-            self._client = Client(opened, timeout=_CONNECT_SECONDS, set_as_default=False)
+            self._client = Client(
+                self.settings.scheduler or self._cluster, timeout=_CONNECT_SECONDS, set_as_default=False
+            )
         except OSError as error:
             raise StageError(
                 f"no dask scheduler answers at {self.settings.scheduler} ({error}). Start one with `dask scheduler`, "
                 "and workers with `dask worker ADDRESS --nthreads 1`"
             ) from error
-        self._stack.callback(self._close_client)
-        self._client.register_plugin(_plugin())
-        self._report(f"{self.settings.executor}: scheduler {self._address()}, dashboard {self._client.dashboard_link}")
+        self._stack.callback(_close, self._client)
+        self._client.register_plugin(LeavePlugin())
+        address = self._client.scheduler.address
+        self._report(f"{self.settings.executor}: scheduler {address}, dashboard {self._client.dashboard_link}")
 
-    def _close_client(self) -> None:
-        with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told
-            self._client.close(timeout=_CLOSE_SECONDS)
-
-    def _close_cluster(self) -> None:
-        with contextlib.suppress(Exception):  # workers end by themselves when their scheduler is gone
-            self._cluster.close(timeout=_CLOSE_SECONDS)
-
-    def _address(self) -> str:
-        return str(self._client.scheduler.address)
-
-    def _open_dask(self) -> Any:
-        """The address of a scheduler, or a cluster of processes on this machine."""
-        settings = self.settings
-        if settings.scheduler is not None:
-            return settings.scheduler
+    def _local_cluster(self) -> Any:
+        """Processes on this machine."""
         from distributed import LocalCluster
 
+        settings = self.settings
         threads = os.environ.get("OMP_NUM_THREADS", str(settings.cpus))
-        self._cluster = LocalCluster(
+        return LocalCluster(
             n_workers=0,
             threads_per_worker=1,
             processes=True,
@@ -259,22 +255,17 @@ class DaskPool:
             resources={"GPU": 1} if settings.gpus else {},
             env={"OMP_NUM_THREADS": threads},
         )
-        self._stack.callback(self._close_cluster)
-        return self._cluster
 
-    def _open_slurm(self) -> Any:
+    def _slurm_cluster(self) -> Any:
         try:
             from reelwright.pipeline.executors.slurm_workers import WorkerJobs
         except ImportError:
             raise ConfigError("executor slurm needs dask-jobqueue: pip install 'reelwright[slurm]'") from None
 
         self._jobs = WorkerJobs(self.settings, logs=self._logs)
-        self._cluster = self._jobs.cluster
-        self._stack.callback(self._close_cluster)
-        return self._cluster
+        return self._jobs.cluster
 
 
-def _plugin() -> Any:
-    from reelwright.pipeline.executors.dask_worker import LeavePlugin
-
-    return LeavePlugin()
+def _close(opened: Any) -> None:
+    with contextlib.suppress(Exception):  # a scheduler that is gone cannot be told, and its workers end by themselves
+        opened.close(timeout=_CLOSE_SECONDS)

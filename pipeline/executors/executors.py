@@ -13,7 +13,7 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.stages.base.inputs import bring_inputs
 from reelwright.stages.base.registry import load, stage_of
-from reelwright.stages.base.work import InputRef, Reporter, Work
+from reelwright.stages.base.work import Reporter, Work
 
 if TYPE_CHECKING:
     from reelwright.pipeline.executors.dask_pool import DaskPool
@@ -60,12 +60,14 @@ class DaskExecutor(LocalExecutor):
         if not stage_of(work.stage).spreads:
             super().items(work, reporter)
             return
+        from reelwright.pipeline.executors.dask_pool import DaskPool
         from reelwright.pipeline.executors.unit_scheduler import Spreader
 
-        pool = self._opened(reporter)
+        self._reporter = reporter
+        pool = self._pool = self._pool or DaskPool(self.settings, logs=self._logs, report=self._report)
         try:
             work = sized(work, cpus=self.settings.cpus)
-            Spreader(work, pool, reporter, self.settings, tell_running=reporter.running).run()
+            Spreader(work, pool, reporter, self.settings, report_running=reporter.running).run()
         finally:
             pool.want(0)
 
@@ -75,28 +77,20 @@ class DaskExecutor(LocalExecutor):
             self._pool.close()
             self._pool = None
 
-    def _opened(self, reporter: Reporter) -> DaskPool:
-        """The pool, which tells ``reporter`` from now on."""
-        from reelwright.pipeline.executors.dask_pool import DaskPool
-
-        self._reporter = reporter
-        if self._pool is None:
-            self._pool = DaskPool(self.settings, logs=self._logs, report=self._report)
-        return self._pool
-
     def _report(self, text: str) -> None:
+        """To the node at work, or the last one."""
         if self._reporter is not None:
             self._reporter.note(text)
 
 
 def sized(work: Work, *, cpus: int) -> Work:
     """The same work with as many decoding processes as a worker has cores, where the settings leave it open."""
-    refs = {name: tuple(_sized_input(ref, cpus) for ref in given) for name, given in work.inputs.items()}
+    beside = max(1, cpus // 2)  # of a forward pass
+    refs = {
+        name: tuple(replace(ref, config=_sized_config(ref.config, beside)) for ref in given)
+        for name, given in work.inputs.items()
+    }
     return replace(work, config=_sized_config(work.config, cpus), inputs=refs)
-
-
-def _sized_input(ref: InputRef, cpus: int) -> InputRef:
-    return replace(ref, config=_sized_config(ref.config, max(1, cpus // 2)))  # beside a forward pass
 
 
 def _sized_config(config: Mapping[str, Any], cpus: int) -> dict[str, Any]:

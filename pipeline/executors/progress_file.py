@@ -18,7 +18,7 @@ from reelwright.storage.files import write_json
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
-from reelwright.storage.store_errors import told_by_work
+from reelwright.storage.store_errors import best_effort
 
 _SECONDS_BETWEEN = 2.0
 
@@ -145,7 +145,7 @@ class LiveReporter:
             return
         self._written = now
         self.progress.seconds = round(now - self._started, 3)
-        with told_by_work():
+        with best_effort():
             write_json(self._path, asdict(self.progress))
 
 
@@ -158,7 +158,7 @@ def reporting(
     try:
         yield LiveReporter(reporter, path, node=node, items=items)
     finally:
-        with told_by_work():
+        with best_effort():
             path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> st
     extra = settings.directives if training.directives is None else training.directives
     return _TRAINING.format(
         directives="\n".join([*lines, "#SBATCH --requeue", *(f"#SBATCH {line}" for line in extra)]),
-        environment=_block([*settings.environment, *_CALM]),
+        environment="\n".join([*settings.environment, *_CALM]),
         threads=max(1, cpus // processes),
         python=shlex.quote(settings.python or sys.executable),
         folder=shlex.quote(str(folder)),
@@ -120,10 +119,6 @@ def slurm_time(seconds: int) -> str:
 
 def _slurm_memory(memory: str) -> str:
     return f"{-(-bytes_of(memory) // (1 << 20))}M"
-
-
-def _block(lines: Iterable[str]) -> str:
-    return "\n".join(lines)
 
 
 _TRAINING = """#!/usr/bin/env bash

@@ -81,10 +81,6 @@ class JobFolder:
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: submitted anew
             return None
 
-    def note_job(self, job: int) -> None:
-        """Remember its number."""
-        write_json(self.path / "job.json", {"job": job})
-
     def tail(self) -> str:
         """The end of the log."""
         if not self.log.is_file():
@@ -146,14 +142,14 @@ class _Watch:
             case "note":
                 self.reporter.note(event["text"])
             case "interrupted":
-                self.tell_once(f"its time is over: {event.get('message', '').split(';')[0]}")
+                self.note_once(f"its time is over: {event.get('message', '').split(';')[0]}")
             case "result" if event.get("result") is not None:
                 self.result = event["result"]
             case "error":
                 kind = getattr(errors, event["kind"], StageError)
                 self.problem = self.problem or kind(event["message"])
 
-    def tell_once(self, text: str) -> None:
+    def note_once(self, text: str) -> None:
         """What is said again and again, as by each of the processes."""
         if text != self.said:
             self.said = text
@@ -238,7 +234,7 @@ def _submit(watch: _Watch) -> int:
     watch.folder.write(watch.work, watch.settings)
     watch.offsets, watch.result, watch.problem, watch.moves = {}, None, None, 0
     job = jobs.patiently(Submission(watch.folder.script), report=watch.reporter.note)
-    watch.folder.note_job(job)
+    write_json(watch.folder.path / "job.json", {"job": job})
     watch.reporter.note(f"job {job} submitted; it writes {watch.folder.log}")
     return job
 
@@ -271,7 +267,7 @@ def _wait(watch: _Watch, job: int) -> None:
             except jobs.NoAnswerError as error:
                 if now - answered > jobs.PATIENCE_SECONDS:
                     raise
-                watch.tell_once(f"{error}; job {job} goes on meanwhile")
+                watch.note_once(f"{error}; job {job} goes on meanwhile")
             else:
                 answered = now
                 watch.report(job, state)

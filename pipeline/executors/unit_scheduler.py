@@ -21,7 +21,7 @@ from reelwright.stages.base.work import Reporter, Work
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
-from reelwright.storage.store_errors import told_by_work
+from reelwright.storage.store_errors import best_effort
 
 DEATHS = 3  # workers that a video may kill
 IDLE_DEATHS = 4  # workers in a row that may die before they start anything
@@ -66,11 +66,11 @@ class Spreader:
     pool: Pool
     reporter: Reporter
     settings: ClusterSettings  # how much a unit takes, and which videos are shared
-    tell_running: Callable[[int], None] = lambda _: None  # videos that are with workers
+    report_running: Callable[[int], None] = lambda _: None  # videos that are with workers
     under_way: dict[str, Unit] = field(default_factory=dict)
     idle_deaths: int = 0
     unfolded: list[ItemRow] = field(default_factory=list)
-    message: set[str] = field(default_factory=set)  # notes of workers: each says the same
+    notes: set[str] = field(default_factory=set)  # notes of workers: each says the same
     num_folded: int = 0
     num_units: int = 0
 
@@ -92,7 +92,7 @@ class Spreader:
         finally:
             if self.under_way:
                 self.pool.cancel()
-            with told_by_work():  # the disk may be full: marks say the same
+            with best_effort():  # the disk may be full: marks say the same
                 self._fold()
 
     def _submit(self) -> None:
@@ -105,7 +105,7 @@ class Spreader:
             self.under_way[unit.name] = unit
             self.num_units += 1
             self.pool.submit(unit.name, unit.plain(), needs_gpu=self.needs_gpu)
-        self.tell_running(len({item.digest for unit in self.under_way.values() for item in unit.work.items}))
+        self.report_running(len({item.digest for unit in self.under_way.values() for item in unit.work.items}))
 
     def _end(self, ended: Ended) -> None:
         unit = self.under_way.pop(ended.name)
@@ -117,8 +117,8 @@ class Spreader:
             return
         done = UnitDone(died=True) if ended.done is None else UnitDone.from_plain(ended.done)
         for note in done.notes:
-            if note not in self.message:
-                self.message.add(note)
+            if note not in self.notes:
+                self.notes.add(note)
                 self.reporter.note(note)
         done.raise_error()
         if done.died:

@@ -74,12 +74,7 @@ class Contents:
         """For machines."""
         return {
             "splits": {
-                name: {
-                    "videos": split.videos,
-                    "usable": split.usable,
-                    "labelled": split.labelled,
-                    "total_seconds": split.total_seconds,
-                }
+                name: {field: getattr(split, field) for field in ("videos", "usable", "labelled", "total_seconds")}
                 for name, split in self.splits.items()
             },
             "label_unit": self.label_unit,

@@ -95,9 +95,15 @@ def check_export(request: ExportRequest) -> None:
         )
     place = str(request.folder)
     if is_url(place):
-        _check_url(place)
-    else:
-        _check_folder(Path(place))
+        names = list_names(place)
+        if names and NOTE not in names:
+            raise ConfigError(f"{place} holds objects that are no export of ours; give an empty place, or a new one")
+        return
+    folder = Path(place)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; give a folder that is not there yet")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / NOTE).is_file():
+        raise ConfigError(f"{folder} holds files that are no export of ours; give an empty folder, or a new one")
 
 
 def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:
@@ -149,16 +155,3 @@ def _videos(planner: Planner, *, present: set[str], splits: Sequence[str]) -> li
         for video, digest, annotation in dataset.named(present)
         if not splits or video.split in splits
     ]
-
-
-def _check_url(url: str) -> None:
-    names = list_names(url)
-    if names and NOTE not in names:
-        raise ConfigError(f"{url} holds objects that are no export of ours; give an empty place, or a new one")
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; give a folder that is not there yet")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / NOTE).is_file():
-        raise ConfigError(f"{folder} holds files that are no export of ours; give an empty folder, or a new one")

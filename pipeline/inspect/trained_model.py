@@ -22,7 +22,6 @@ from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIAB
 from reelwright.pipeline.config.seeds import BETWEEN
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
-from reelwright.stages.base.plugins import PluginUse
 from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.storage.digests import file_digest
@@ -161,7 +160,7 @@ def pipeline_of_model(
 
 def pipeline_of_run(project: Project, run: str, videos: str | None, overrides: Sequence[str] = ()) -> PipelineFile:
     """The same of the node ``run`` of a project, as its settings are now."""
-    stages, _ = model_stages(project.planner(read=True), run, _where_it_is)
+    stages, _ = model_stages(project.planner(read=True), run, lambda path, _: str(path))
     path, store = project.file.folder / f"reelwright-{PREDICT}.yaml", project.file.store.place
     return adhoc_pipeline(PREDICT, _absolute(videos), stages, overrides, path=path, store=store)
 
@@ -191,8 +190,9 @@ def export_model(project: Project, run: str, out: Path, *, onnx: bool = False) -
             return name
 
         stages, folder = model_stages(planner, run, copied)
-        for use in _plugins(planner, run):
-            _copy_source(use.name, project.file.folder, copied)
+        for name in sorted(planner.graph.upstream([run])):  # of the nodes, and of what runs are made of
+            for use in planner.graph.nodes[name].config.plugins().values():
+                _copy_source(use.name, project.file.folder, copied)
         text = yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=120)
         (temporary / PIPELINE).write_text(text, encoding="utf-8")
         described = _description(planner, run, folder)
@@ -212,26 +212,11 @@ def _written(node: str) -> str:
     return f"{name}-{'seed' if seed.isdigit() else ''}{seed}" if between else node
 
 
-def _where_it_is(path: Path, name: str) -> str:
-    """The place of a file that is not copied."""
-    del name
-    return str(path)
-
-
 def _absolute(videos: str | None) -> dict[str, Any]:
     if videos is None:
         return {"glob": "none", **_NEW}
     block = videos_block(videos).items()
     return {name: text if is_url(text) else str(Path(text).absolute()) for name, text in block} | _NEW
-
-
-def _plugins(planner: Planner, run: str) -> list[PluginUse]:
-    """The plug-ins of the nodes of an exported model, and of what its runs are made of."""
-    return [
-        use
-        for name in sorted(planner.graph.upstream([run]))
-        for use in planner.graph.nodes[name].config.plugins().values()
-    ]
 
 
 def _copy_source(name: str, folder: Path, place: Place) -> None:

@@ -20,7 +20,7 @@ from reelwright.storage.ledger.items import DONE, ItemRow
 from reelwright.storage.ledger.records import older_note
 from reelwright.storage.store import is_url
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
-from reelwright.storage.tables.feature_files import scan_features
+from reelwright.storage.tables.feature_files import is_feature_file
 from reelwright.storage.tables.labels import (
     LabelSet,
     labels_from_column,
@@ -34,7 +34,6 @@ from reelwright.storage.tables.manifest import (
     read_manifest,
     scan_folder,
     scan_glob,
-    scan_url,
 )
 
 
@@ -231,14 +230,15 @@ def _read_videos(file: PipelineFile, left_out: list[str]) -> tuple[list[Manifest
             file.local(settings.manifest), root=root, default_split=settings.split, split_column=settings.split_column
         )
         return videos, written
-    if settings.folder is not None and is_url(settings.folder):
-        return scan_url(settings.folder, default_split=settings.split, left_out=left_out), settings.folder
     if settings.folder is not None:
-        source = file.resolve(settings.folder)
-        return scan_folder(source, default_split=settings.split, left_out=left_out), str(source)
+        place = file.place(settings.folder)
+        return scan_folder(place, default_split=settings.split, left_out=left_out), place
     if settings.features is not None:
         place = file.place(settings.features)
-        return scan_features(place, default_split=settings.split, left_out=left_out), place
+        videos = scan_folder(
+            place, default_split=settings.split, is_wanted=is_feature_file, left_out=left_out, what="features"
+        )
+        return videos, place
     pattern = str(settings.glob)
     return scan_glob(pattern, root=root, default_split=settings.split, left_out=left_out), pattern
 

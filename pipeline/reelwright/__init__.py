@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reelwright.pipeline.api.model import Model
+    from reelwright.pipeline.api.outputs import Store
     from reelwright.pipeline.api.project import Project
-    from reelwright.pipeline.api.store import Store
 
     __version__: str
 
@@ -24,7 +24,7 @@ __all__ = ["Model", "Project", "Store", "__version__"]
 _PLACES = {
     "Model": "reelwright.pipeline.api.model",
     "Project": "reelwright.pipeline.api.project",
-    "Store": "reelwright.pipeline.api.store",
+    "Store": "reelwright.pipeline.api.outputs",
 }
 
 

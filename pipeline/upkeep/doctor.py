@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ _SLOW_SECONDS = 0.05  # of one small file
 _LITTLE_BYTES = 5_000_000_000
 _REPLACED = 200
 _SKEW_SECONDS = 30.0
+_ELSEWHERE = "Not a place for a store: use another file system"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,13 @@ def examine(file: PipelineFile, settings: ClusterSettings) -> Iterator[Check]:
     yield _codecs()
     yield from examine_store(file.store)
     yield _weights(file)
-    yield from _CLUSTERS[settings.executor](settings)
+    match settings.executor:
+        case "local":
+            yield Check("executor", GOOD, "local: processes on this machine")
+        case "dask":
+            yield _dask(settings)
+        case "slurm":
+            yield _slurm(settings)
 
 
 def _versions() -> Check:
@@ -89,12 +96,8 @@ def _gpus(settings: ClusterSettings) -> Check:
     if usable:
         return Check("GPU", GOOD, "; ".join(usable))
     if listed:
-        return Check(
-            "GPU",
-            BAD,
-            f"the driver lists {listed}, torch can use none",
-            "Install a torch built for CUDA, or renew the driver",
-        )
+        advice = "Install a torch built for CUDA, or renew the driver"
+        return Check("GPU", BAD, f"the driver lists {listed}, torch can use none", advice)
     where = " here; workers have some" if settings.gpus else ""
     return Check("GPU", GOOD if settings.gpus else NOTE, f"none{where or ': the CPU is used'}")
 
@@ -156,9 +159,7 @@ def _examine_bucket(store: Store) -> Iterator[Check]:
 def _room(root: Path) -> Check:
     usage = shutil.disk_usage(root)
     message = f"{root}: {usage.free / 1e9:,.0f} GB of {usage.total / 1e9:,.0f} GB free"
-    if usage.free < _LITTLE_BYTES:
-        return Check("store", NOTE, message, "`reelwright gc` lists what nothing needs")
-    return Check("store", GOOD, message)
+    return _noted("store", message, "`reelwright gc` lists what nothing needs", when=usage.free < _LITTLE_BYTES)
 
 
 def _latency(folder: Path) -> Check:
@@ -171,11 +172,8 @@ def _latency(folder: Path) -> Check:
         seconds.append(time.perf_counter() - started)
     middle = statistics.median(seconds)
     message = f"a small file is written, renamed and read in {1000 * middle:.1f} ms"
-    if middle > _SLOW_SECONDS:
-        return Check(
-            "latency", NOTE, message, "Each video costs a few such files; a store on a quicker file system helps"
-        )
-    return Check("latency", GOOD, message)
+    advice = "Each video costs a few such files; a store on a quicker file system helps"
+    return _noted("latency", message, advice, when=middle > _SLOW_SECONDS)
 
 
 def _atomic(folder: Path) -> Check:
@@ -203,9 +201,7 @@ def _atomic(folder: Path) -> Check:
     stop.set()
     reader.join()
     if wrong:
-        return Check(
-            "rename", BAD, f"a file was replaced, and {wrong[0]}", "Not a place for a store: use another file system"
-        )
+        return Check("rename", BAD, f"a file was replaced, and {wrong[0]}", _ELSEWHERE)
     return Check("rename", GOOD, f"atomic in {_REPLACED} of {_REPLACED} tries")
 
 
@@ -217,7 +213,7 @@ def _exclusive(folder: Path) -> Check:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
         return Check("locks", GOOD, "exclusive creation holds")
-    return Check("locks", BAD, "a file could be created twice", "Not a place for a store: use another file system")
+    return Check("locks", BAD, "a file could be created twice", _ELSEWHERE)
 
 
 def _clock(folder: Path) -> Check:
@@ -225,32 +221,26 @@ def _clock(folder: Path) -> Check:
     path.touch()
     skew = path.stat().st_mtime - time.time()
     message = f"the file system's differs by {abs(skew):.1f} s"
-    if abs(skew) > _SKEW_SECONDS:
-        return Check("clock", NOTE, message, "Nothing depends on it; `gc --older-than` counts by it. Let NTP set both")
-    return Check("clock", GOOD, message)
+    advice = "Nothing depends on it; `gc --older-than` counts by it. Let NTP set both"
+    return _noted("clock", message, advice, when=abs(skew) > _SKEW_SECONDS)
 
 
 def _weights(file: PipelineFile) -> Check:
     names = sorted({name for node in file.nodes.values() if (name := node.hub_weights()) is not None})
     missing = [name for name in names if not file.store.backend.has(file.store.weights(name))]
-    if missing:
-        return Check(
-            "weights", NOTE, f"not in the store yet: {', '.join(missing)}", "`reelwright fetch` where there is network"
-        )
-    return Check(
-        "weights", GOOD, f"{len(names)} of {len(names)} from hubs are in the store" if names else "none from hubs"
-    )
+    there = f"{len(names)} of {len(names)} from hubs are in the store" if names else "none from hubs"
+    message = f"not in the store yet: {', '.join(missing)}" if missing else there
+    return _noted("weights", message, "`reelwright fetch` where there is network", when=bool(missing))
 
 
-def _local(settings: ClusterSettings) -> Iterator[Check]:
-    del settings
-    yield Check("executor", GOOD, "local: processes on this machine")
+def _noted(what: str, message: str, advice: str, *, when: bool) -> Check:
+    """A NOTE with advice, or GOOD and none."""
+    return Check(what, NOTE, message, advice) if when else Check(what, GOOD, message)
 
 
-def _dask(settings: ClusterSettings) -> Iterator[Check]:
+def _dask(settings: ClusterSettings) -> Check:
     if settings.scheduler is None:
-        yield Check("executor", GOOD, f"dask: up to {settings.workers} workers on this machine")
-        return
+        return Check("executor", GOOD, f"dask: up to {settings.workers} workers on this machine")
     from distributed import Client
 
     try:
@@ -259,23 +249,19 @@ def _dask(settings: ClusterSettings) -> Iterator[Check]:
             client.get_versions(check=True)
     except (OSError, ValueError) as error:
         advice = "Start it (`dask scheduler`, `dask worker ADDRESS`), mend the address, or make the versions equal"
-        yield Check("executor", BAD, f"dask: {settings.scheduler}: {str(error).splitlines()[0]}", advice)
-        return
-    yield Check("executor", GOOD if count else NOTE, f"dask: {settings.scheduler} has {count} workers")
+        return Check("executor", BAD, f"dask: {settings.scheduler}: {str(error).splitlines()[0]}", advice)
+    return Check("executor", GOOD if count else NOTE, f"dask: {settings.scheduler} has {count} workers")
 
 
-def _slurm(settings: ClusterSettings) -> Iterator[Check]:
+def _slurm(settings: ClusterSettings) -> Check:
     try:
         jobs.check_slurm()
         partitions = jobs.partitions()
     except (ConfigError, StageError) as error:
-        yield Check("executor", BAD, str(error).splitlines()[0], "Run on a login node; ask the cluster's people")
-        return
+        return Check("executor", BAD, str(error).splitlines()[0], "Run on a login node; ask the cluster's people")
     if settings.partition is not None and settings.partition not in partitions:
         advice = "Set cluster.partition to one of them"
-        yield Check("executor", BAD, f"slurm: no partition {settings.partition!r}, but {', '.join(partitions)}", advice)
-        return
-    yield Check("executor", GOOD, f"slurm answers; partitions: {', '.join(partitions)}")
-
-
-_CLUSTERS: dict[str, Callable[[ClusterSettings], Iterator[Check]]] = {"local": _local, "dask": _dask, "slurm": _slurm}
+        return Check(
+            "executor", BAD, f"slurm: no partition {settings.partition!r}, but {', '.join(partitions)}", advice
+        )
+    return Check("executor", GOOD, f"slurm answers; partitions: {', '.join(partitions)}")

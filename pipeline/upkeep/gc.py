@@ -91,7 +91,7 @@ def collect(
 ) -> Sweep:
     """`sweep`, and remove what may go. From the look at who uses what until the last removal nobody begins to use more.
 
-    ``tell`` is called before another one is waited for. Raises as `sweep`, and LostLockError.
+    ``report`` is called before another one is waited for. Raises as `sweep`, and LostLockError.
     """
     sweep(files, observer, limits=limits, only_these=only_these)  # videos are read before others have to wait
     store = files[0].store

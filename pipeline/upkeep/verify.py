@@ -1,10 +1,14 @@
-"""What is wrong in a store: everything that a pipeline file reaches, or the whole store, against what was written."""
+"""What is wrong in a store: everything that a pipeline file reaches, or the whole store, against what was written.
+
+Of a store in a bucket a fresh copy is looked at: the working copy says nothing of the bucket's bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +17,7 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.keys import hub_file
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.runner import open_planner
-from reelwright.pipeline.upkeep.bucket_copy import Digests, Scope, copied
+from reelwright.storage.bucket import remote
 from reelwright.storage.constants import LOGGERS, SCHEMA, URLS, VIDEOS
 from reelwright.storage.digests import broken_seal
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
@@ -30,18 +34,42 @@ from reelwright.storage.integrity.check import (
     check_weights,
     is_key,
     ledger_is_whole,
-    strange,
+    unexpected,
 )
 from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import Record, check_schema, load_record
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, cache_folder
 
 AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
 _FILES = (SCHEMA, "files.json", VIDEOS, URLS)
 _OURS = frozenset({*AREAS, "scratch", "tuning", "frame_index", "locks", *_OF_CLUSTERS, *_FILES, LOGGERS})
+_TABLES = frozenset({VIDEOS, URLS, SCHEMA})
+_NOT_WRITTEN_ONCE = ("locks/", "claims/", "logs/")  # they come and go while others work
+_FILES_AT_ONCE = 500
+_TRIES = 5
+Digests = frozenset[str] | None  # of videos; None: all
 _Check = Callable[[Store, str, Digests], Iterator[Problem]]
+
+
+@dataclass
+class Scope:
+    """What is looked at."""
+
+    # area -> names in it: keys, paths of files in projects and weights; of frames, embeddings and cached predictions
+    # which videos. "outputs" are those of the records with these keys, in whatever area.
+    names: dict[str, dict[str, Digests]] = field(default_factory=dict)
+    is_whole: bool = False  # also what belongs to nothing
+
+    def add(self, area: str, name: str, digests: Digests = None) -> None:
+        """Look at this too, and at these videos besides those that are looked at."""
+        before = self.of(area).get(name, frozenset())
+        self.names.setdefault(area, {})[name] = None if digests is None or before is None else before | digests
+
+    def of(self, area: str) -> Mapping[str, Digests]:
+        """What is looked at of an area."""
+        return self.names.get(area, {})
 
 
 @dataclass(frozen=True)
@@ -163,14 +191,14 @@ def _belongs_to_nothing(store: Store, scope: Scope) -> Iterator[Problem]:
     """Files that nothing of ours wrote, runs that never ended, items whose data is gone as a whole."""
     for path in sorted(store.root.iterdir()) if store.root.is_dir() else ():
         if path.name not in _OURS:
-            yield strange(path)
+            yield unexpected(path)
     records = [record for key in scope.of("outputs") if (record := _whole_record(store, key)) is not None]
     named = {"/".join(name.split("/")[:2]) for record in records for name in record.files}
     for area in (*RECORDED, "nodes", *GROUPED):
         for path in _listed(store, area):
             key = path.name.removesuffix(WITH_ITEMS[area].ending) if area in WITH_ITEMS else path.name
             if not is_key(key):
-                yield strange(path)
+                yield unexpected(path)
             elif area in RECORDED and key not in scope.of(area) and f"{area}/{key}" not in named:
                 yield Problem(path, LEFTOVER, "was never finished, or its record is damaged")
     keys = {key for area in WITH_ITEMS for key in scope.of(area)}
@@ -186,6 +214,52 @@ def _has_ledger(store: Store, key: str) -> bool:
 def _listed(store: Store, area: str) -> list[Path]:
     folder = store.root / area
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+@contextlib.contextmanager
+def copied(store: Store, scope: Scope | None) -> Iterator[Store]:
+    """The copy of what ``scope`` looks at, of everything for None, as a store in a folder that is removed again."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=cache_folder()) as folder:
+        found = (name for name, _ in store.backend.entries(store.root) if not name.startswith(_NOT_WRITTEN_ONCE))
+        names = found if scope is None else sorted(_named(store, scope))
+        _download({store.backend.name_of(store.root / name): Path(folder) / name for name in names}, store)
+        yield Store(Path(folder))
+
+
+def _download(files: dict[str, Path], store: Store) -> None:
+    """Download objects (by URL); those that are not there (any more) are left out, as they are of the copy."""
+    urls = list(files)
+    for start in range(0, len(urls), _FILES_AT_ONCE):
+        part = urls[start : start + _FILES_AT_ONCE]
+        for _ in range(_TRIES):
+            try:
+                remote.download({url: files[url] for url in part})
+                break
+            except FileNotFoundError:  # another process replaces or removes it just now
+                there = remote.look_at(part)
+                part = [url for url in part if there[url] is not None]
+        else:
+            raise StoreError(f"{store.url} is changed by others all the time, so that no copy can be made. Run again")
+
+
+def _named(store: Store, scope: Scope) -> Iterator[str]:
+    """Names of the objects that a scope looks at."""
+    yield from _TABLES & store.backend.names(store.root)
+    folders = {f"nodes/{key}" for key in scope.of("nodes")}
+    folders |= {f"{area}/{key}" for area in RECORDED for key in scope.of("outputs")}
+    for area, kind in WITH_ITEMS.items():
+        for key, digests in scope.of(area).items():
+            folder = f"{area}/{key}{kind.ending}"
+            if not kind.is_rows:
+                folders.add(folder)
+                continue
+            for name, _ in store.backend.entries(store.root / folder):
+                if digests is None or name == kind.marker or name.partition("/")[0] in digests:
+                    yield f"{folder}/{name}"
+    for folder in sorted(folders):
+        yield from (f"{folder}/{name}" for name, _ in store.backend.entries(store.root / folder))
+    yield from (f"{area}/{name}" for area in ("projects", "weights") for name in scope.of(area))
 
 
 _CHECKS: Mapping[str, _Check] = {

@@ -15,15 +15,15 @@ from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.export.scores_file import plain_scores
 from reelwright.stages.predict.merging import merge_windows
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.results.prediction_schema import (
-    SCHEMAS,
+from reelwright.storage.results.predictions import (
     TABLES,
     PredictedVideo,
     PredictionInfo,
+    PredictionSet,
     Scored,
     scored_table,
+    scores_matrix,
 )
-from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.results.scores import VideoScores
 
 if TYPE_CHECKING:
@@ -158,5 +158,4 @@ class ModelScores(ScoreTables):
         return self._table("videos", {"num_windows": [count]}, merge_windows(self.found.scores))
 
     def _table(self, name: str, columns: dict[str, Any], scores: npt.NDArray[np.float32]) -> pa.Table:
-        schema = SCHEMAS[name](len(self.info.classes))
-        return scored_table(schema, self.video, columns, info=self.info, scored=Scored(scores=scores))
+        return scored_table(name, self.video, columns, info=self.info, scored=Scored(scores=scores))

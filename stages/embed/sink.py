@@ -91,8 +91,7 @@ class MemorySink:
         """All rows of a finished video as one, and forget them."""
         parts = self._parts.pop(digest)
         outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
-        spans = Spans(*(np.concatenate([getattr(part.spans, name) for part in parts]) for name in SPAN_DTYPES))
-        return OutputRows(parts[0].start, outputs, spans)
+        return OutputRows(parts[0].start, outputs, Spans.join([part.spans for part in parts]))
 
 
 class _Shard:

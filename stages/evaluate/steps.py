@@ -46,7 +46,7 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     """
     config = EvaluateConfig.model_validate(dict(work.config))
     store = Store.at(work.store)
-    steps = StepSet(store.steps(work.inputs["predictions"][0].key))
+    steps = StepSet(store.output("steps", work.inputs["predictions"][0].key))
     info = steps.info
     videos = step_videos(steps, splits=config.splits, settings=config.steps)
     if not videos:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import zarr
 
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
-from reelwright.storage.results.prediction_schema import METADATA_KEY
+from reelwright.storage.results.predictions import METADATA_KEY
 from reelwright.storage.tables.texts import file_names
 
 SHARD_BYTES = 256 << 20

@@ -132,12 +132,12 @@ _SHOWN_CHANGES = 100  # on the page; all are in the table
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Write `Store.pictures(key)`. Returns `num_pictures`, `num_films` and `num_left_out`.
+    """Write `Store.output("pictures", key)`. Returns `num_pictures`, `num_films` and `num_left_out`.
 
     Raises StageError where no video has rows, a named one has none, rows cannot be drawn, or nothing could be made.
     """
     config = parse_config(RenderConfig, dict(work.config), where=work.node)
-    folder = Store.at(work.store).pictures(work.key)
+    folder = Store.at(work.store).output("pictures", work.key)
     if (folder / KINDS["pictures"].marker).exists():
         remove(folder)  # whole already: it is asked for anew
     made: list[tuple[str, Drawing, Path]] = []

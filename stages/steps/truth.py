@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from reelwright.models.systems.step_states import steps_of_states
 from reelwright.stages.steps.procedure import Procedure, vector
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
-from reelwright.storage.tables.text_tables import TextRow, read_rows
+from reelwright.storage.tables.text_tables import TextRow, read_rows, rows_by_video
 
 TrueSteps = list[tuple[float, int]]  # time_seconds, step id; in order of time
 
@@ -20,15 +19,8 @@ def read_truth(path: Path, procedure: Procedure) -> dict[str, TrueSteps]:
 
     Raises InputError that lists every wrong row.
     """
-    found: dict[str, TrueSteps] = defaultdict(list)
-    problems: list[str] = []
-    for row in read_rows(path, required=["video_id", "step"]):
-        try:
-            found[row.get("video_id")].append((_seconds(row, procedure), _step(row, procedure)))
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
-    if problems:
-        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
+    rows = read_rows(path, required=["video_id", "step"])
+    found = rows_by_video(path, rows, lambda row: (_seconds(row, procedure), _step(row, procedure)))
     return {video_id: sorted(steps, key=lambda step: step[0]) for video_id, steps in found.items()}
 
 
@@ -61,12 +53,7 @@ def _state_rows(
 
 def _seconds(row: TextRow, procedure: Procedure) -> float:
     column = "time_seconds" if "time_seconds" in row.cells else "frame"
-    try:
-        value = float(row.get(column))
-    except ValueError:
-        raise ValueError(f"{column} {row.get(column)!r} is not a number") from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{column} {row.get(column)!r} must not be negative or infinite")
+    value = row.get_number(column)
     if column == "time_seconds":
         return value
     if procedure.fps is None or value != int(value) or value < procedure.first_frame:

@@ -30,7 +30,7 @@ from reelwright.storage.tables.detections import read_detections
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Write `Store.steps(key)`: steps.parquet, truth.parquet and videos.parquet (storage/results/steps.py).
+    """Write `Store.output("steps", key)`: steps.parquet, truth.parquet and videos.parquet (storage/results/steps.py).
 
     Returns num_videos, num_steps, num_true_steps and num_with_truth. Raises ConfigError or InputError when streams and
     procedure do not fit, StageError when no video has anything to decode.
@@ -70,7 +70,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
         reporter.advance(1)
     windows = [found.window for found in streams.values() if found.window is not None]
     info = _info(work, config, procedure, window=config.window or (max(windows) if windows else None))
-    with replacing_folder(store.steps(work.key)) as folder:
+    with replacing_folder(store.output("steps", work.key)) as folder:
         write_steps(folder, info, tables)
     return {
         "num_videos": len(shown),

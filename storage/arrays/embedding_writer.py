@@ -16,7 +16,7 @@ from reelwright.storage.arrays.embeddings import SPAN_DTYPES, Rows
 from reelwright.storage.arrays.shards import is_cut
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, create_group, partial_group, publish, quiet
-from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.files import remove
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.store_errors import check_there, named
 
@@ -76,8 +76,9 @@ class RowLayout:
         row_bytes = max(1, self.row_bytes(output))
         allowed = max(1, min(self.chunk_bytes // row_bytes, self.rows_per_shard(), num_rows))
         extent = min(self.rows_per_shard(), num_rows)
-        balanced = math.ceil(extent / math.ceil(extent / allowed))
-        return balanced if extent == num_rows else _largest_divisor(extent, allowed)
+        if extent == num_rows:
+            return math.ceil(extent / math.ceil(extent / allowed))
+        return next(rows for rows in range(allowed, 0, -1) if extent % rows == 0)
 
 
 class EmbeddingWriter:
@@ -210,8 +211,7 @@ class EmbeddingWriter:
                 if array.shape[0] != num_rows:
                     array.resize((num_rows, *array.shape[1:]))
             check_there(self.path / "zarr.json")
-            publish(partial_group(self.path, digest), self.path / digest)
-            return folder_bytes(self.path / digest)
+            return publish(partial_group(self.path, digest), self.path / digest)
 
     def discard(self, digest: str) -> None:
         """Throw away what was written of a video that is not finished."""
@@ -284,10 +284,6 @@ def _every_chunk_written() -> Any:
 def _shard_rows(array: zarr.Array[Any]) -> int:
     # The only shard of a short video may be longer than the video, so that it holds whole chunks.
     return int(min((array.shards or array.chunks)[0], array.shape[0]))
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(rows for rows in range(min(limit, number), 0, -1) if number % rows == 0)
 
 
 def _axes(row_shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.arrays.zarrs import publish, small_array
 from reelwright.storage.constants import PARTIAL
 from reelwright.storage.errors import StoreError, UnusableStoreError
-from reelwright.storage.files import folder_bytes, remove
+from reelwright.storage.files import remove
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.store_errors import check_there, named, usable
 
@@ -49,9 +48,7 @@ class FrameWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, UnusableStoreError):
             remove(self._temporary)
 
@@ -65,20 +62,17 @@ class FrameWriter:
             self._appended.append(times)
         check_held(self._path)
         with usable(self._path.parents[2]), named(self._path):
-            self._append(frames)
+            if self._coder is None:
+                check_there(self._path.parent / "zarr.json")
+                size = (frames.shape[1], frames.shape[2])
+                described = {"size": list(size), "codec": self._layout.codec}
+                self._group = zarr.create_group(self._temporary, attributes=described)
+                num_rows = None if self._planned is None else self._planned.num_rows
+                self._coder = CODERS[self._layout.codec](self._group, num_rows, size, self._layout)
+                if self._planned is not None:
+                    self._write_times(self._planned)
+            self._coder.append(frames)
         self.num_rows += len(frames)
-
-    def _append(self, frames: Frames) -> None:
-        if self._coder is None:
-            check_there(self._path.parent / "zarr.json")
-            size = (frames.shape[1], frames.shape[2])
-            group = zarr.create_group(self._temporary, attributes={"size": list(size), "codec": self._layout.codec})
-            num_rows = None if self._planned is None else self._planned.num_rows
-            self._coder = CODERS[self._layout.codec](group, num_rows, size, self._layout)
-            self._group = group
-            if self._planned is not None:
-                self._write_times(self._planned)
-        self._coder.append(frames)
 
     def commit(self) -> int:
         """Shrink to the rows that came, write the times, give the group its name. Returns the bytes on disk."""
@@ -91,8 +85,7 @@ class FrameWriter:
             elif self.num_rows < self._planned.num_rows:
                 self._write_times(self._planned.take(np.arange(self.num_rows)))
             check_there(self._path.parent / "zarr.json")
-            publish(self._temporary, self._path)
-            return folder_bytes(self._path)
+            return publish(self._temporary, self._path)
 
     def _write_times(self, times: RowTimes) -> None:
         for name in TIMES:
@@ -180,8 +173,7 @@ class SharedFrames:
         """Give the video its name. Returns the bytes on disk."""
         with usable(self._path.parents[2]), named(self._path):
             check_there(self._path.parent / "zarr.json")
-            publish(self._temporary, self._path)
-            return folder_bytes(self._path)
+            return publish(self._temporary, self._path)
 
     def _array(self) -> zarr.Array[Any]:
         found: zarr.Array[Any] = zarr.open_group(self._temporary, mode="r+", use_consolidated=False)["frame"]

@@ -10,8 +10,9 @@ frame's own time stamp is not decided by rounding:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,23 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
+class _Columns:
+    """Arrays (T,) of one entry a row."""
+
+    def take(self, rows: IntArray | slice) -> Self:
+        """Those of some rows, in the order given."""
+        make: Callable[..., Self] = type(self)
+        return make(**{name: values[rows] for name, values in vars(self).items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Those of ``parts``, one after the other."""
+        make: Callable[..., Self] = cls
+        return make(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
 @dataclass(frozen=True)
-class Spans:
+class Spans(_Columns):
     """Where the T rows of one video lie: float64 (T,) seconds and int64 (T,) source frames, half-open."""
 
     start_seconds: FloatArray
@@ -89,7 +105,7 @@ def _nearest(sorted_values: FloatArray, wanted: FloatArray) -> IntArray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowTimes:
+class RowTimes(_Columns):
     """Which frame each row is: (T,) arrays."""
 
     source_frame: IntArray
@@ -100,20 +116,3 @@ class RowTimes:
     def num_rows(self) -> int:
         """T."""
         return len(self.source_frame)
-
-    def take(self, rows: IntArray) -> RowTimes:
-        """Those of some rows, in the order given."""
-        return RowTimes(
-            source_frame=self.source_frame[rows],
-            pts_seconds=self.pts_seconds[rows],
-            stop_seconds=self.stop_seconds[rows],
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[RowTimes]) -> RowTimes:
-        """Those of ``parts``, one after the other."""
-        return cls(
-            source_frame=np.concatenate([part.source_frame for part in parts]),
-            pts_seconds=np.concatenate([part.pts_seconds for part in parts]),
-            stop_seconds=np.concatenate([part.stop_seconds for part in parts]),
-        )

@@ -45,11 +45,6 @@ def array_name(output: str) -> str:
     return output.removeprefix(ATTENTION)
 
 
-def stored_dtype(shape: Sequence[int]) -> str:
-    """How an output of that shape a window is stored."""
-    return "float16" if len(shape) >= _MAP_AXES else "float32"
-
-
 class WindowOutputWriter:
     """Writes kept outputs under one spec: begin, add ..., finish for each video; a shard of each is in memory."""
 
@@ -64,7 +59,10 @@ class WindowOutputWriter:
         outputs = {name: shapes[output] for output, name in self._names.items()}
         layout = RowLayout(
             outputs={**outputs, **dict.fromkeys(PLACES, (length,))},
-            dtypes={**{name: stored_dtype(shape) for name, shape in outputs.items()}, **PLACES},
+            dtypes={
+                **{name: "float16" if len(shape) >= _MAP_AXES else "float32" for name, shape in outputs.items()},
+                **PLACES,
+            },
             axes={
                 **{n: _axes(shape, length=length) for n, shape in outputs.items()},
                 **dict.fromkeys(PLACES, ("time",)),
@@ -108,16 +106,16 @@ class WindowOutputWriter:
         if not count or (count < size and not is_last):
             return
         arrays = {name: np.concatenate([part[name] for part, _ in waiting]) for name in waiting[0][0]}
-        spans = _joined([spans for _, spans in waiting])
+        spans = Spans.join([spans for _, spans in waiting])
         whole = count if is_last else count // size * size
         for start in range(0, whole, size):
             part = slice(start, min(start + size, whole))
             index = (self._written[digest] + start) // size
             values = {name: array[part] for name, array in arrays.items()}
-            self._writer.write_shard(digest, index, arrays=values, spans=_cut(spans, part))
+            self._writer.write_shard(digest, index, arrays=values, spans=spans.take(part))
         self._written[digest] += whole
         rest = slice(whole, None)
-        self._waiting[digest] = [({name: array[rest] for name, array in arrays.items()}, _cut(spans, rest))]
+        self._waiting[digest] = [({name: array[rest] for name, array in arrays.items()}, spans.take(rest))]
 
 
 class WindowOutputs(EmbeddingRows):
@@ -178,11 +176,3 @@ def _axes(shape: Sequence[int], *, length: int) -> tuple[str, ...]:
     if not shape or shape[0] != length:
         return tuple(f"axis{number}" for number in range(len(shape)))
     return ("time", *inner.get(len(shape) - 1, tuple(f"axis{number}" for number in range(1, len(shape)))))
-
-
-def _joined(parts: Sequence[Spans]) -> Spans:
-    return Spans(*(np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])))
-
-
-def _cut(spans: Spans, part: slice) -> Spans:
-    return Spans(*(values[part] for values in vars(spans).values()))

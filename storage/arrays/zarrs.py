@@ -25,7 +25,7 @@ from reelwright.storage.backend import remove_local
 from reelwright.storage.constants import PARTIAL
 from reelwright.storage.digests import SEAL, UNSEALED, file_digest, readable, seal
 from reelwright.storage.errors import ConfigError, StoreError, nearest
-from reelwright.storage.files import remove
+from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import backend_of
@@ -144,8 +144,11 @@ def partial_group(path: Path, name: str) -> Path:
     return path / f"{PARTIAL}{name}"
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Seal a finished group and give it its name in one step; what had the name before is removed."""
+def publish(temporary: Path, path: Path) -> int:
+    """Seal a finished group and give it its name in one step; what had the name before is removed.
+
+    Returns its bytes on disk.
+    """
     check_held(path)
     for leftover in [*temporary.rglob("*.partial")]:  # half a chunk's file, from when zarr was killed
         remove(leftover)
@@ -158,6 +161,7 @@ def publish(temporary: Path, path: Path) -> None:
     else:
         os.replace(temporary, path)  # noqa: PTH105
     backend_of(path).push_item(path, functools.partial(_withdraw, path))
+    return folder_bytes(path)
 
 
 def has_item(path: Path, name: str) -> bool:
@@ -224,8 +228,7 @@ def _seal_group(group: Path, values: Mapping[str, Any]) -> None:
     seal(path)
 
 
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+def _plain(attributes: Mapping[str, object]) -> dict[str, Any]:
+    """As a group gives them back: tuples are lists."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(attributes)))
+    return found

@@ -38,7 +38,9 @@ def asking(url: str) -> Iterator[tuple[Any, str]]:
         yield _system(url)
     except (FileNotFoundError, FileExistsError) as error:
         if says_no_bucket(error):
-            raise ConfigError(_no_bucket(url, error)) from error
+            raise ConfigError(
+                f"{url}: no such bucket ({_short(error)}). Make it, or correct the name; we make none"
+            ) from error
         raise
     except PermissionError as error:
         raise ConfigError(f"{url}: access is refused ({_short(error)}). {_CREDENTIALS}") from error
@@ -117,10 +119,6 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _no_bucket(url: str, error: BaseException) -> str:
-    return f"{url}: no such bucket ({_short(error)}). Make it, or correct the name; we make none"
 
 
 _CREDENTIALS = (

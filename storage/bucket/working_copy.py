@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import json
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +34,7 @@ from reelwright.storage.bucket.transfer import (
     has_content,
     replace_below,
 )
-from reelwright.storage.constants import SCHEMA, TEMPORARY, URLS, VIDEOS
+from reelwright.storage.constants import SCHEMA, URLS, VIDEOS
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.kinds import GROUPED, RECORDED
 
@@ -248,11 +247,7 @@ class _Bucket(Backend):
         return seen if isinstance(seen, dict) else {}
 
     def _save_seen(self, place: Path, seen: _Seen) -> None:
-        path = self._seen_file(place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}")
-        temporary.write_text(json.dumps(seen), encoding="utf-8")
-        temporary.replace(path)
+        super().write(self._seen_file(place), json.dumps(seen).encode())
 
 
 def _persist(pull: Callable[[], _Result]) -> _Result:

@@ -1,1 +1,1 @@
-"""What lies in a store against what was written; what nobody reaches; taking out what is broken."""
+"""What lies in a store against what was written; what nobody reaches, and its removal."""

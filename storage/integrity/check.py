@@ -1,8 +1,8 @@
 """What lies in a store against what was written: one `Problem` for everything missing, truncated, altered or foreign.
 
 Every byte of ours is under one checksum: records, ledgers, tables and the zarr.json of groups carry a seal of their own
-(seals.py); a group lists its files, with the digests of the zarr.json below it; every Zarr chunk and the index of every
-shard end with a crc32c; files of runs, reports and published tables have their digests in the node's record.
+(storage/files.py); a group lists its files, with the digests of the zarr.json below it; every Zarr chunk and the index
+of every shard end with a crc32c; files of runs, reports and published tables have their digests in the node's record.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Rows = Mapping[str, ItemRow]  # by video digest
 _TABLES = (".csv", ".json", ".jsonl")  # beside files that are listed
 _MADE = (".mp4", ".npz")
 _TIMES = ("start_seconds", "pts_seconds")  # one entry a row, in embeddings and in frames
-_SEAL_TOLD = {
+_SEAL_MESSAGES = {
     MISSING: "is not there",
     TRUNCATED: "ends too early",
     ALTERED: "its bytes are not those that were written (seal)",
@@ -58,7 +58,7 @@ def check_sealed(path: Path) -> Iterator[Problem]:
     """A file with a seal: JSON, Parquet, safetensors."""
     kind = broken_seal(path)
     if kind is not None:
-        yield Problem(path, kind, _SEAL_TOLD[kind])
+        yield Problem(path, kind, _SEAL_MESSAGES[kind])
 
 
 def check_node(folder: Path) -> Iterator[Problem]:
@@ -68,9 +68,11 @@ def check_node(folder: Path) -> Iterator[Problem]:
             yield from check_sealed(path)
         elif path.name == "items" and path.is_dir():
             for mark in sorted(path.iterdir()):
-                yield from check_sealed(mark) if mark.suffix == ".json" and not _is_leftover(mark) else [strange(mark)]
+                yield from (
+                    check_sealed(mark) if mark.suffix == ".json" and not _is_leftover(mark) else [unexpected(mark)]
+                )
         else:
-            yield strange(path)
+            yield unexpected(path)
 
 
 def ledger_is_whole(folder: Path) -> bool:
@@ -101,7 +103,7 @@ def check_group(group: Path, done: Rows | None, digests: frozenset[str] | None) 
             yield from check_item(group / digest, None if done is None else done[digest])
     for name in found.keys() - {"zarr.json", *(done or ())}:
         if name not in items:
-            yield strange(found[name])
+            yield unexpected(found[name])
         elif done is not None:
             yield _uncommitted(found[name])
 
@@ -110,7 +112,7 @@ def check_item(item: Path, row: ItemRow | None = None) -> Iterator[Problem]:
     """The arrays of one video; with ``row``, whether they have as many rows as the ledger says."""
     kind = broken_seal(item / "zarr.json")
     if kind is not None:
-        yield Problem(item / "zarr.json", kind, _SEAL_TOLD[kind])
+        yield Problem(item / "zarr.json", kind, _SEAL_MESSAGES[kind])
         return
     files: Mapping[str, list[Any]] = _json(item / "zarr.json")["attributes"].get(OWN, {}).get("files", {})
     wrong = set()
@@ -145,7 +147,7 @@ def check_scores(folder: Path, done: Rows | None, digests: frozenset[str] | None
     for path in found:
         digest, _, ending = path.name.partition(".")
         if digest not in items or ending not in {"parquet", "rows.parquet"}:
-            yield strange(path)
+            yield unexpected(path)
         elif done is not None and digest not in done:
             yield _uncommitted(path)
 
@@ -160,7 +162,7 @@ def check_item_scores(folder: Path, digest: str, row: ItemRow | None = None) -> 
     yield from found
     kept = kept_item(folder, digest) if not found and kept_outputs(folder, digest) else None
     if kept is not None and not (kept / "zarr.json").is_file():
-        yield Problem(kept / "zarr.json", MISSING, _SEAL_TOLD[MISSING])
+        yield Problem(kept / "zarr.json", MISSING, _SEAL_MESSAGES[MISSING])
     if row is not None and not found and scored_rows(folder, digest) != row.rows:
         message = f"has {scored_rows(folder, digest)} windows, the ledger says {row.rows}"
         yield Problem(windows, ALTERED, message)
@@ -195,7 +197,7 @@ def check_files(folder: Path, done: Rows | None, digests: frozenset[str] | None)
         if place.suffix in _MADE or any(is_key(part.removeprefix(PARTIAL).partition("-")[0]) for part in place.parts):
             yield _uncommitted(path)
         elif not (place.suffix in _TABLES and len(place.parts) == 1) and place.parts[1:] != ("zarr.json",):
-            yield strange(path)
+            yield unexpected(path)
 
 
 def check_outputs(store: Store, record: Record) -> Iterator[Problem]:
@@ -216,7 +218,7 @@ def check_outputs(store: Store, record: Record) -> Iterator[Problem]:
 def check_weights(store: Store, path: Path) -> Iterator[Problem]:
     """Fetched weights: by their seal, or, where a person put them there, by the digest under which they were used."""
     if path.suffix != ".safetensors" or path.name.startswith("."):
-        yield strange(path)
+        yield unexpected(path)
     elif has_seal(path) or not path.is_file():
         yield from check_sealed(path)
     elif broken_seal(store.files) is None:
@@ -247,10 +249,10 @@ def _compared(path: Path, size: int, digest: str) -> Problem | None:
 def _foreign(folder: Path, known: set[str]) -> Iterator[Problem]:
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if (path.is_file() or path.is_symlink()) and path.relative_to(folder).as_posix() not in known:
-            yield strange(path)
+            yield unexpected(path)
 
 
-def strange(path: Path) -> Problem:
+def unexpected(path: Path) -> Problem:
     """A file where none of ours belongs: the leftover of a killed run, or foreign."""
     if _is_leftover(path):
         return Problem(path, LEFTOVER, "of a run that was stopped; the next one goes on from it or removes it")

@@ -2,7 +2,7 @@
 
 Only what is named as ours (keys, digests, unfinished work) in the store's own folders is ever listed. Links are
 not followed: one in the store is left alone, and a folder of the store that is a link is not looked into. Where the
-store lies, in a folder or in a bucket, only storage/listings.py knows.
+store lies, in a folder or in a bucket, only its `Backend` knows.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from reelwright.storage.lock_holder import (
     unknown_owner,
 )
 from reelwright.storage.locks.places import FREE, HELD, Place, parsed
-from reelwright.storage.store_errors import told_by_work
+from reelwright.storage.store_errors import best_effort
 
 _USES, COLLECTING = "uses", "collecting"
 _DECIDING_SECONDS = (0.05, 0.5, 2.0)  # between looks at a generation beside ours
@@ -108,7 +108,7 @@ def exclusive(
     ``stale_seconds``. That is raised in the block too, by whatever is about to change the store (`check_held`). Without
     ``is_kept`` the folder is removed where nobody waits: for locks of which there are very many.
     """
-    root = _root_of(folder)
+    root = next((above for above in folder.parents if above.name in {"locks", "claims"}), folder).parent  # the store
     lock, waited = _take(Place(folder), Owner(what=what), root=root, report=report, stale_seconds=stale_seconds)
     claim = Claim(beat=lock.give_sign, lost=lock.lost, stale_seconds=stale_seconds, root=root)
     try:
@@ -116,8 +116,10 @@ def exclusive(
             yield waited
     except BaseException as error:
         if not claim.is_lost and not lock.place.is_gone:
-            with _noted_on(error):
+            try:
                 lock.place.release(lock.name, is_kept=is_kept)
+            except OSError as other:
+                error.add_note(f"nor could the lock be let go: {other}")
         elif not isinstance(error, LostLockError):  # what was raised follows from it
             raise lock.lost() from error
         raise
@@ -125,11 +127,9 @@ def exclusive(
         raise lock.lost()
 
 
-@contextlib.contextmanager
-def collecting(locks: Path, *, report: Callable[[str], None], what: str) -> Iterator[bool]:
+def collecting(locks: Path, *, report: Callable[[str], None], what: str) -> contextlib.AbstractContextManager[bool]:
     """While the block runs, nobody begins to use anything of the store: `using` waits. As `exclusive`."""
-    with exclusive(locks / COLLECTING, report=report, what=what) as waited:
-        yield waited
+    return exclusive(locks / COLLECTING, report=report, what=what)
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ def using(
 ) -> Iterator[Callable[[Collection[str]], None]]:
     """While the block runs, others are told what this process uses: call what is yielded with keys.
 
-    What was there before the call may be gone after it, since `collecting` is waited for (``tell`` says so): look
+    What was there before the call may be gone after it, since `collecting` is waited for (``report`` says so): look
     again. Raises as `exclusive` where others cannot be told.
     """
     place, name = Place(locks), f"{_USES}/{uuid.uuid4().hex}{HELD}"
@@ -175,7 +175,7 @@ def using(
             yield note
         finally:
             claim.leave()
-            with contextlib.suppress(UnusableStoreError, ConfigError), told_by_work():  # it is of a dead process now
+            with contextlib.suppress(UnusableStoreError, ConfigError), best_effort():  # it is of a dead process now
                 place.delete([name])
 
 
@@ -193,16 +193,16 @@ def _holdings_and_uses(locks: Path) -> tuple[list[Holding], list[Holding]]:
     place = Place(locks)
     found = place.list()
     generations: dict[str, list[str]] = {}
-    noted = {}
+    notes = {}
     for name in found:
         folder, _, last = name.rpartition("/")
         if folder == _USES and last.endswith(HELD) and not last.startswith(TEMPORARY):
-            noted[name] = ""
+            notes[name] = ""
         elif folder != _USES and _is_generation(last):
             generations.setdefault(folder, []).append(last)
     newest = {f"{folder}/{_newest(names)}": folder for folder, names in generations.items()}
     held = _read_all(place, found, {name: folder for name, folder in newest.items() if name.endswith(HELD)})
-    used = _read_all(place, found, noted)
+    used = _read_all(place, found, notes)
     check_readable(used)
     return held, used
 
@@ -283,18 +283,3 @@ def _number(name: str) -> int:
 def _owner(place: Place, name: str) -> Owner | None:
     """Who holds a lock; None while it is just being written, or when it is gone."""
     return next((owner_from(parsed(content)) for content in place.read([name]).values()), None)
-
-
-@contextlib.contextmanager
-def _noted_on(error: BaseException) -> Iterator[None]:
-    """An OSError of the block is added to ``error``, which is raised already."""
-    try:
-        yield
-    except OSError as other:
-        error.add_note(f"nor could the lock be let go: {other}")
-
-
-def _root_of(lock: Path) -> Path:
-    """The store that a lock is of: locks/ and claims/ lie right in it."""
-    above = next((parent for parent in lock.parents if parent.name in {"locks", "claims"}), lock)
-    return above.parent

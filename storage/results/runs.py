@@ -105,7 +105,8 @@ class RunFolder:
         except StoreError:  # not there, or damaged: it is written anew
             before = {}
         values = {**values, **{name: value for name, value in before.items() if name not in values}}
-        text = yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=120)
+        plain = json.loads(json.dumps(values))  # tuples as lists
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
         write_text(self.path / "config.yaml", text)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -150,13 +151,6 @@ class RunFolder:
         """Remove all of the run, its weights first, so that a half-removed run never looks complete."""
         remove(self.weights)
         remove(self.path)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists and mappings as dicts: all that plain YAML knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def exported_above(path: Path) -> Path | None:

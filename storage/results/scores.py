@@ -26,6 +26,7 @@ from reelwright.storage.arrays.spans import IntArray, Spans
 from reelwright.storage.digests import readable
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_table
+from reelwright.storage.results.predictions import scores_matrix
 from reelwright.storage.store import backend_of
 
 Scores = npt.NDArray[np.float32]
@@ -97,10 +98,10 @@ def read_scores(folder: Path, digest: str) -> VideoScores:
     return VideoScores(
         start_row=windows["start_row"].to_numpy().astype(np.int64),
         stop_row=windows["stop_row"].to_numpy().astype(np.int64),
-        scores=_matrix(windows["scores"]),
+        scores=scores_matrix(windows),
         spans=Spans(*(rows[name].to_numpy() for name in _SPAN_COLUMNS)),
         num_windows=rows["num_windows"].to_numpy().astype(np.int64),
-        row_scores=_matrix(rows["scores"]) if "scores" in rows.column_names else None,
+        row_scores=scores_matrix(rows) if "scores" in rows.column_names else None,
     )
 
 
@@ -121,10 +122,3 @@ def _rows_file(folder: Path, digest: str) -> Path:
 
 def _fixed_lists(values: Scores) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
-def _matrix(column: pa.ChunkedArray) -> Scores:
-    width = column.type.list_size
-    parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    joined: Scores = np.concatenate([np.empty(0, np.float32), *parts]).reshape(-1, width)
-    return joined

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 UNKNOWN = -1  # no label; losses and metrics leave such rows out
+_TIMED = ("segments", "steps", "times", "frames")  # a class is the last of each entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,7 @@ class Annotation:
             **heads,
             **beside,
             "label": self.label,
-            "segments": [list(entry) for entry in self.segments],
-            "steps": [list(entry) for entry in self.steps],
-            "times": [list(entry) for entry in self.times],
-            "frames": [list(entry) for entry in self.frames],
+            **{name: [list(entry) for entry in getattr(self, name)] for name in _TIMED},
         }
 
     @property
@@ -40,8 +38,7 @@ class Annotation:
         """Whether any label is known."""
         if self.label != UNKNOWN or any(label != UNKNOWN for label in self.labels):
             return True
-        timed = (self.segments, self.steps, self.times, self.frames)
-        return any(entry[-1] != UNKNOWN for entries in timed for entry in entries)
+        return any(entry[-1] != UNKNOWN for name in _TIMED for entry in getattr(self, name))
 
     def with_ids(self, ids: Mapping[int, int]) -> Annotation:
         """The same with other class ids; a label that ``ids`` does not have is there, but UNKNOWN (a step is not)."""

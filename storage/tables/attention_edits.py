@@ -8,12 +8,11 @@ how: multiply (empty: so) or replace. Edits of one video are made in the order o
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables.text_tables import TextRow, read_rows
+from reelwright.storage.tables.text_tables import TextRow, read_rows, rows_by_video
 
 HOW = ("multiply", "replace")
 _BOX = ("x0", "y0", "x1", "y1")
@@ -40,26 +39,17 @@ def read_attention_edits(path: Path) -> dict[str, tuple[AttentionEdit, ...]]:
     unknown = [name for name in rows[0].cells if name not in _COLUMNS]
     if unknown:
         raise InputError(f"{path}: column {unknown[0]!r} is none of edits. Known: {', '.join(_COLUMNS)}")
-    found: dict[str, list[AttentionEdit]] = defaultdict(list)
-    problems = []
-    for row in rows:
-        try:
-            found[row.get("video_id")].append(_edit(row))
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
-    if problems:
-        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
-    return {name: tuple(edits) for name, edits in found.items()}
+    return {name: tuple(edits) for name, edits in rows_by_video(path, rows, _edit).items()}
 
 
 def _edit(row: TextRow) -> AttentionEdit:
-    start, stop = _number(row, "start_seconds", 0.0), _number(row, "stop_seconds", math.inf)
+    start, stop = row.get_number("start_seconds", 0.0), row.get_number("stop_seconds", math.inf)
     if stop <= start:
         raise ValueError(f"stop_seconds {stop:g} must be after start_seconds {start:g}")
     how = row.get("how") or HOW[0]
     if how not in HOW:
         raise ValueError(f"how {how!r} is not known; allowed: {', '.join(HOW)}")
-    weight = _number(row, "weight", None)
+    weight = row.get_number("weight")
     if how == "replace" and weight > 1:
         raise ValueError(f"weight {weight:g} is to take the place of attention, which lies in [0, 1]")
     return AttentionEdit(
@@ -73,20 +63,7 @@ def _box(row: TextRow) -> tuple[float, float, float, float] | None:
         return None
     if len(given) < len(_BOX):
         raise ValueError(f"a box needs {', '.join(_BOX)}; given are {', '.join(given)}")
-    x0, y0, x1, y1 = (_number(row, name, None) for name in _BOX)
+    x0, y0, x1, y1 = (row.get_number(name) for name in _BOX)
     if not (x0 < x1 <= 1 and y0 < y1 <= 1):
         raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
     return x0, y0, x1, y1
-
-
-def _number(row: TextRow, column: str, default: float | None) -> float:
-    text = row.get(column)
-    if not text and default is not None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{column} {text!r} is not a number") from None
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{column} {text!r} must not be negative or infinite")
-    return value

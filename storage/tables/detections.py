@@ -11,14 +11,13 @@ columns by place, 1 frame, 2 class, 3 confidence, 4 to 7 the box.
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import replacing
-from reelwright.storage.tables.text_tables import TextRow, read_lines, read_rows
+from reelwright.storage.tables.text_tables import TextRow, read_lines, read_rows, rows_by_video
 
 ENDING = "_results_pred.csv"
 _COLUMNS = ("video_id", "frame", "class", "confidence", "x", "y", "w", "h")
@@ -44,45 +43,19 @@ def read_detections(path: Path, *, num_classes: int) -> dict[str, list[DetectedS
         raise InputError(
             f"{path}: detections need a column frame or time_seconds; there are {', '.join(rows[0].cells)}"
         )
-    found: dict[str, list[DetectedState]] = defaultdict(list)
-    problems = []
-    for row in rows:
-        try:
-            found[row.get("video_id")].append(_object(row, num_classes))
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
-    if problems:
-        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
-    return dict(found)
+    return rows_by_video(path, rows, lambda row: _object(row, num_classes))
 
 
 def _object(row: TextRow, num_classes: int) -> DetectedState:
-    class_id = _whole(row, "class")
+    class_id = row.get_whole("class")
     if not 0 <= class_id < num_classes:
         raise ValueError(f"class {class_id} is not known; classes are 0 to {num_classes - 1}")
-    confidence = _number(row, "confidence")
+    confidence = row.get_number("confidence")
     if not 0 <= confidence <= 1:
         raise ValueError(f"confidence {confidence} must lie in [0, 1]")
     if "frame" in row.cells:
-        return DetectedState(_whole(row, "frame"), None, class_id, confidence)
-    return DetectedState(None, _number(row, "time_seconds"), class_id, confidence)
-
-
-def _number(row: TextRow, column: str) -> float:
-    try:
-        value = float(row.get(column))
-    except ValueError:
-        raise ValueError(f"{column} {row.get(column)!r} is not a number") from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{column} {row.get(column)!r} must not be negative or infinite")
-    return value
-
-
-def _whole(row: TextRow, column: str) -> int:
-    value = _number(row, column)
-    if value != int(value):
-        raise ValueError(f"{column} {row.get(column)!r} is not a whole number")
-    return int(value)
+        return DetectedState(row.get_whole("frame"), None, class_id, confidence)
+    return DetectedState(None, row.get_number("time_seconds"), class_id, confidence)
 
 
 def import_detections(sources: Sequence[Path], target: Path, *, names: Mapping[str, str] | None = None) -> int:

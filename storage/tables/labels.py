@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 from reelwright.storage.tables.manifest import ManifestVideo
-from reelwright.storage.tables.text_tables import TextRow, read_rows
+from reelwright.storage.tables.text_tables import TextRow, read_rows, rows_by_video
 
 LABEL_COLUMN = {"segments": "label", "steps": "step", "rows": "label"}
 
@@ -44,7 +43,9 @@ def labels_from_column(videos: Sequence[ManifestVideo], *, column: str, classes:
     rows = {video.video_id: video.row for video in videos}
     ids, names = _class_ids(values.values(), classes)
     problems = [
-        _unknown_label(rows[video_id], value, names) for video_id, value in values.items() if value and value not in ids
+        f"row {rows[video_id]}: {_unknown_label(value, names)}"
+        for video_id, value in values.items()
+        if value and value not in ids
     ]
     if problems:
         raise InputError(f"manifest, column {column!r}: {len(problems)} problem(s)", problems)
@@ -112,18 +113,13 @@ def labels_from_table(
         )
     column = _label_column(path, kind, rows)
     ids, names = _class_ids((row.get(column) for row in used), classes)
-    problems: list[str] = []
-    found: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    for row in used:
+
+    def entry(row: TextRow) -> tuple[float, ...]:
         if row.get(column) not in ids:
-            problems.append(_unknown_label(row.number, row.get(column), names))
-            continue
-        try:
-            found[row.get("video_id")].append((*_position(row, kind), ids[row.get(column)]))
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
-    if problems:
-        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
+            raise ValueError(_unknown_label(row.get(column), names))
+        return (*_position(row, kind), ids[row.get(column)])
+
+    found = rows_by_video(path, used, entry)
     by_frame = kind == "rows" and bool(used) and "frame" in used[0].cells
     by_video = {video_id: _annotation(kind, by_frame, entries) for video_id, entries in found.items()}
     return LabelSet(names, by_video, unmatched=unmatched, num_named=len(ids_named))
@@ -174,27 +170,13 @@ def _label_column(path: Path, kind: str, rows: Sequence[TextRow]) -> str:
 
 def _position(row: TextRow, kind: str) -> tuple[float, ...]:
     if kind == "segments":
-        start, stop = _number(row, "start_seconds"), _number(row, "stop_seconds")
+        start, stop = row.get_number("start_seconds"), row.get_number("stop_seconds")
         if stop <= start:
             raise ValueError(f"stop_seconds {stop} must lie after start_seconds {start}")
         return start, stop
     if kind == "rows" and "frame" in row.cells:
-        frame = _number(row, "frame")
-        if frame != int(frame):
-            raise ValueError(f"frame {frame} is not a whole number")
-        return (frame,)
-    return (_number(row, "time_seconds"),)
-
-
-def _number(row: TextRow, column: str) -> float:
-    text = row.get(column)
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{column} {text!r} is not a number") from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{column} {text!r} must not be negative or infinite")
-    return value
+        return (row.get_whole("frame"),)
+    return (row.get_number("time_seconds"),)
 
 
 def _class_ids(values: Iterable[str], classes: Sequence[str] | None) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -204,6 +186,6 @@ def _class_ids(values: Iterable[str], classes: Sequence[str] | None) -> tuple[di
     return {name: position for position, name in enumerate(names)}, names
 
 
-def _unknown_label(row: int, value: str, names: Sequence[str]) -> str:
+def _unknown_label(value: str, names: Sequence[str]) -> str:
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"row {row}: label {value!r} is not in the class list.{nearest(value, names)} Known: {shown}"
+    return f"label {value!r} is not in the class list.{nearest(value, names)} Known: {shown}"

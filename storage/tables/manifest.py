@@ -81,31 +81,50 @@ def read_manifest(
     return list(map(ManifestVideo._make, rows))
 
 
+def is_table_name(name: str) -> bool:
+    """Whether something is named as a manifest."""
+    return Path(name).suffix.lower() in {".csv", ".tsv", ".parquet"}
+
+
+def is_video_name(name: str) -> bool:
+    """Whether something is named as a video file."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
 def scan_folder(
-    folder: Path,
+    folder: Path | str,
     *,
     default_split: str,
-    is_wanted: Callable[[str], bool] | None = None,
+    is_wanted: Callable[[str], bool] = is_video_name,
     left_out: list[str] | None = None,
     what: str = "videos",
 ) -> list[ManifestVideo]:
-    """Every video file below ``folder``. With ``train/``, ``val/``, ``test/`` on top, these are the splits.
+    """Every video file below a folder, or a URL. With ``train/``, ``val/``, ``test/`` on top, these are the splits.
 
     Hidden files, unfinished downloads and names that are not UTF-8 are no videos; what is to be said of them is added
-    to ``left_out``. ``is_wanted`` takes other files by their names.
+    to ``left_out``. ``is_wanted`` takes other files by their names. The video_id is the path below the folder without
+    its ending. Raises InputError where there is no such folder, and for a URL with nothing below it.
     """
-    if not folder.is_dir():
+    left_out = [] if left_out is None else left_out
+    if is_url(folder):
+        from reelwright.storage.bucket.remote import list_objects
+
+        names = inputs_among(
+            sorted(list_objects(str(folder)), key=in_folders),
+            folder=str(folder),
+            is_wanted=is_wanted,
+            left_out=left_out,
+        )
+        if not names:
+            raise InputError(f"{folder}: no {what} there", left_out)
+        return _from_names(names, url=str(folder), base="", default_split=default_split)
+    if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder of {what}")
-    base = str(folder.absolute()).rstrip("/")
+    base = str(Path(folder).absolute()).rstrip("/")
     found = (
         f"{place.rstrip('/')}/{name}"[len(base) + 1 :] for place, _, files in os.walk(f"{base}/") for name in files
     )
-    names = inputs_among(
-        sorted(found, key=in_folders),
-        folder=base,
-        is_wanted=is_wanted or is_video_name,
-        left_out=[] if left_out is None else left_out,
-    )
+    names = inputs_among(sorted(found, key=in_folders), folder=base, is_wanted=is_wanted, left_out=left_out)
     return _from_files([name for name in names if os.path.isfile(f"{base}/{name}")], base, default_split)  # noqa: PTH113 - see below
 
 
@@ -203,35 +222,6 @@ def _named(written: str) -> str:
     """The id of a video that has none of its own; a number at the end, as in P01.1, is no ending of a file."""
     path = Path(written.partition("://")[2] if is_url(written) else written)
     return str(path if path.suffix[1:].isdigit() else path.with_suffix(""))
-
-
-def is_table_name(name: str) -> bool:
-    """Whether something is named as a manifest."""
-    return Path(name).suffix.lower() in {".csv", ".tsv", ".parquet"}
-
-
-def is_video_name(name: str) -> bool:
-    """Whether something is named as a video file."""
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES
-
-
-def scan_url(
-    url: str,
-    *,
-    default_split: str,
-    is_wanted: Callable[[str], bool] = is_video_name,
-    left_out: list[str] | None = None,
-    what: str = "videos",
-) -> list[ManifestVideo]:
-    """`scan_folder` for what lies below a URL and has a name that is wanted."""
-    from reelwright.storage.bucket.remote import list_objects
-
-    left_out = [] if left_out is None else left_out
-    found = sorted(list_objects(url), key=in_folders)
-    names = inputs_among(found, folder=url, is_wanted=is_wanted, left_out=left_out)
-    if not names:
-        raise InputError(f"{url}: no {what} there", left_out)
-    return _from_names(names, url=url, base="", default_split=default_split)
 
 
 def _scan_objects(url: str, default_split: str, left_out: list[str]) -> list[ManifestVideo]:

@@ -11,15 +11,16 @@ import contextlib
 import csv
 import io
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from reelwright.storage.digests import read_table
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables.texts import read_bytes, read_text
 
+_Entry = TypeVar("_Entry")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SHOWN = 20
 _MANY_BYTES = 4 << 20  # from here on Arrow is faster, its import included
@@ -34,6 +35,29 @@ class TextRow(NamedTuple):
     def get(self, column: str) -> str:
         """The cell, or an empty text."""
         return self.cells.get(column, "")
+
+    def get_number(self, column: str, default: float | None = None) -> float:
+        """The cell as a number, which is neither negative nor infinite; an empty one is ``default``, if given.
+
+        Raises ValueError.
+        """
+        text = self.get(column)
+        if not text and default is not None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"{column} {text!r} is not a number") from None
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{column} {text!r} must not be negative or infinite")
+        return value
+
+    def get_whole(self, column: str) -> int:
+        """The cell as a whole number, which is not negative. Raises ValueError."""
+        value = self.get_number(column)
+        if value != int(value):
+            raise ValueError(f"{column} {self.get(column)!r} is not a whole number")
+        return int(value)
 
 
 class Columns(NamedTuple):
@@ -54,6 +78,23 @@ class Columns(NamedTuple):
 def read_rows(path: Path, *, required: Sequence[str]) -> list[TextRow]:
     """All rows of a .csv, .tsv or .parquet file; see `read_columns`."""
     return read_columns(path, required=required).rows()
+
+
+def rows_by_video(path: Path, rows: Iterable[TextRow], parse: Callable[[TextRow], _Entry]) -> dict[str, list[_Entry]]:
+    """What ``parse`` makes of the rows of each video_id, in their order.
+
+    Raises InputError that lists every row of which ``parse`` raises ValueError.
+    """
+    found: dict[str, list[_Entry]] = defaultdict(list)
+    problems = []
+    for row in rows:
+        try:
+            found[row.get("video_id")].append(parse(row))
+        except ValueError as error:
+            problems.append(f"row {row.number}: {error}")
+    if problems:
+        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
+    return dict(found)
 
 
 def read_columns(path: Path, *, required: Sequence[str]) -> Columns:

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from reelwright.pipeline.run.execute import _files
-from reelwright.pipeline.upkeep.bucket_copy import Scope, copied
-from reelwright.pipeline.upkeep.repair import relist
+from reelwright.pipeline.upkeep.repair import relist, take_out
+from reelwright.pipeline.upkeep.verify import Scope, copied
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.files import write_sealed
-from reelwright.storage.integrity.removal import take_out
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines, write_item

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from reelwright.cli.main import app
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.config.profiles import cluster_settings
-from reelwright.pipeline.upkeep import file_checks, probing
+from reelwright.pipeline.upkeep import file_checks
 from reelwright.pipeline.upkeep.doctor import BAD, GOOD, NOTE
 from reelwright.pipeline.upkeep.file_checks import examine_file
 from reelwright.stages.decode.config import DecodeConfig
@@ -75,17 +75,17 @@ def test_classes_of_one_video_and_what_a_run_refuses(fresh: Path) -> None:
 def test_an_estimate_is_of_one_video_and_leaves_nothing(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the time of that video makes twice the estimate; the store of the file is not touched."""
     file = load_pipeline(fresh / "reelwright.yaml")
-    monkeypatch.setattr(probing, "_spent", lambda _: 30.0)
-    found = {check.what: check.message for check in probing.probed(file)}  # five videos of 2 s
+    monkeypatch.setattr(file_checks, "_spent", lambda _: 30.0)
+    found = {check.what: check.message for check in file_checks.probed(file)}  # five videos of 2 s
     assert found["frames"] == found["embed"]
     assert re.fullmatch(r"about 2 min of work for all videos \(estimate: [a-e] alone\)", found["embed"])
     assert not (fresh / ".reelwright").exists()
     small = min("abcde", key=lambda name: (fresh / f"{name}.mp4").stat().st_size)
     (fresh / f"{small}.mp4").write_bytes(b"damaged")  # and smaller than those that can be read
-    damaged = {check.what: check.message for check in probing.probed(file)}
+    damaged = {check.what: check.message for check in file_checks.probed(file)}
     assert damaged.keys() == found.keys()
     assert f"estimate: {small} " not in damaged["embed"]
-    (hub,) = probing.probed(load_pipeline(file.path, ["embed.weights=hub", "frames.materialize=false"]))
+    (hub,) = file_checks.probed(load_pipeline(file.path, ["embed.weights=hub", "frames.materialize=false"]))
     assert hub.message == "of embed there is none before its weights are here"
 
 
@@ -97,7 +97,9 @@ def test_an_estimate_is_made_here_with_weights_that_nodes_share(fresh: Path, tmp
     path = tmp_path / "two.yaml"
     path.write_text("\n".join([text.partition(block)[0], *more]), encoding="utf-8")
     file = load_pipeline(path)
-    small = probing._of_one_video(file, ManifestVideo("a", str(fresh / "a.mp4"), "train"), list(file.nodes), tmp_path)
+    small = file_checks._of_one_video(
+        file, ManifestVideo("a", str(fresh / "a.mp4"), "train"), list(file.nodes), tmp_path
+    )
     assert cluster_settings(file, {}).executor == "slurm"
     assert cluster_settings(small, {}).executor == "local"
     (name,) = {str(small.nodes[node].hub_weights()) for node in ("embed", "again")}

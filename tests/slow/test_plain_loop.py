@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
 from reelwright.models.temporal.build import build_temporal
-from reelwright.pipeline.config.demo import prepare_demo
+from reelwright.pipeline.config.sample_data import prepare_demo
 from reelwright.pipeline.project import Project
 from reelwright.storage.digests import file_digest
 

@@ -18,7 +18,6 @@ from reelwright.storage.tables.manifest import (
     read_manifest,
     scan_folder,
     scan_glob,
-    scan_url,
 )
 
 SPLITS = ("train", "val", "test")
@@ -100,7 +99,7 @@ def test_objects_that_are_no_videos_are_left_out_with_a_note(tmp_path: Path) -> 
     write_beside(tmp_path)
     (tmp_path / NOT_UTF8).unlink()
     left_out: list[str] = []
-    found = scan_url(f"file://{tmp_path}", default_split="train", left_out=left_out)
+    found = scan_folder(f"file://{tmp_path}", default_split="train", left_out=left_out)
     assert [video.video_id for video in found] == ["clip", "part", "sub/clip"]
     assert left_out[0].startswith("left out: ._clip.mp4, .old/gone.mp4: hidden")
 

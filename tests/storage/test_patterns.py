@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.tables.feature_files import scan_features
-from reelwright.storage.tables.manifest import scan_folder, scan_glob, scan_url
+from reelwright.storage.tables.feature_files import is_feature_file
+from reelwright.storage.tables.manifest import ManifestVideo, scan_folder, scan_glob
 from reelwright.storage.tables.patterns import matching, split_pattern
 
 NAMES = (
@@ -75,22 +75,26 @@ def test_objects_are_the_videos_that_files_would_be(files: Path, pattern: str) -
 
 def test_a_folder_at_a_url_has_the_order_of_a_folder(files: Path) -> None:
     here = scan_folder(files, default_split="test")
-    assert [video._replace(path=f"file://{video.path}") for video in here] == scan_url(
+    assert [video._replace(path=f"file://{video.path}") for video in here] == scan_folder(
         f"file://{files}", default_split="test"
     )
     assert [video.video_id for video in here].index("a/1") < [video.video_id for video in here].index("a-b")
+
+
+def scan_features(folder: Path | str) -> list[ManifestVideo]:
+    return scan_folder(folder, default_split="train", is_wanted=is_feature_file, what="features")
 
 
 def test_features_at_a_url_are_those_of_a_folder(tmp_path: Path) -> None:
     for name in ("val/b.npy", "a.NPZ", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    here = scan_features(tmp_path, default_split="train")
-    there = scan_features(f"file://{tmp_path}", default_split="train")
+    here = scan_features(tmp_path)
+    there = scan_features(f"file://{tmp_path}")
     assert [video._replace(path=f"file://{video.path}") for video in here] == there
     assert [video.split for video in there] == ["train", "val"]
     with pytest.raises(InputError, match="no features there"):
-        scan_features(f"file://{tmp_path}/none", default_split="train")
+        scan_features(f"file://{tmp_path}/none")
 
 
 @pytest.mark.parametrize(

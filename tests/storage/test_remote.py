@@ -32,7 +32,7 @@ from reelwright.storage.lock_holder import Owner
 from reelwright.storage.locks import locks, places
 from reelwright.storage.locks.locks import exclusive, holdings, using
 from reelwright.storage.store import Store, _cache_folder, backend_of, cache_folder, is_url, join_url
-from reelwright.storage.tables.manifest import read_manifest, scan_url
+from reelwright.storage.tables.manifest import read_manifest, scan_folder
 
 
 class Machines:
@@ -499,10 +499,10 @@ def test_a_folder_of_videos_may_be_a_url(tmp_path: Path) -> None:
     for name in ("val/b.mp4", "train/a.mp4", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = scan_url(f"file://{tmp_path}", default_split="test")
+    found = scan_folder(f"file://{tmp_path}", default_split="test")
     assert [(video.video_id, video.split) for video in found] == [("train/a", "train"), ("val/b", "val")]
     with pytest.raises(InputError, match="no videos there"):
-        scan_url(f"file://{tmp_path}/none", default_split="test")
+        scan_folder(f"file://{tmp_path}/none", default_split="test")
 
 
 def test_an_export_takes_the_place_of_the_one_before_its_note_last(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reelwright.pipeline.upkeep.bucket_copy import Scope, copied
 from reelwright.pipeline.upkeep.gc import keys_in_use
+from reelwright.pipeline.upkeep.verify import Scope, copied
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.bucket import remote
 from reelwright.storage.bucket.download_cache import exists, local_file, stamps

@@ -70,8 +70,8 @@ def work(tmp_path: Path):
             numbers = {"duration_seconds": 18.0, "num_steps": len(found), "procedure": "p"}
             known = {"has_truth": true is not None, "has_errors": errors}
             tables["videos"].append({**named(video_id, split), **numbers, **known})
-        store.steps(info.key).mkdir(parents=True, exist_ok=True)
-        write_steps(store.steps(info.key), info, tables)
+        store.output("steps", info.key).mkdir(parents=True, exist_ok=True)
+        write_steps(store.output("steps", info.key), info, tables)
         return Work(
             node="scores",
             stage="evaluate",

@@ -211,7 +211,7 @@ def work(tmp_path):
 def test_films_and_sheets_of_the_worst_and_the_best(work, toy):
     made = work(worst=1, best=1)
     assert run(made, toy.reporter) == {"num_pictures": 2, "num_films": 2, "num_left_out": 0}
-    folder = Store.at(made.store).pictures(KEY)
+    folder = Store.at(made.store).output("pictures", KEY)
     names = {path.name.split("-")[0] for path in (folder / "attention").iterdir()}
     assert names == {"bad", "good"}
     page = (folder / "index.html").read_text(encoding="utf-8")
@@ -258,7 +258,7 @@ def test_a_video_without_frames_is_left_out(work, toy):
 def test_changes_of_scores(work, toy):
     made = work(against="before", what=["changes"], splits=["test", "val"])
     assert run(made, toy.reporter)["num_left_out"] == 0
-    folder = Store.at(made.store).pictures(KEY)
+    folder = Store.at(made.store).output("pictures", KEY)
     assert json.loads((folder / "pictures.json").read_text(encoding="utf-8"))["files"] == ["changes/videos.parquet"]
     lines = pq.read_table(folder / "changes/videos.parquet").to_pylist()
     assert [line["video_id"] for line in lines] == ["good", "bad"]  # the largest change first; fair was not there

@@ -227,11 +227,11 @@ def test_rows_without_frames_or_labels(toy):
         add(toy, name, num_rows)
     toy.videos[0]["path"] = "x.npy"
     assert run(work_of(toy), toy.reporter) == {"num_pictures": 4, "num_films": 0, "num_left_out": 4}
-    left = json.loads((toy.store.pictures(KEY) / "pictures.json").read_text(encoding="utf-8"))["left_out"]
+    left = json.loads((toy.store.output("pictures", KEY) / "pictures.json").read_text(encoding="utf-8"))["left_out"]
     gone = "its frames are not stored, and there is no video file any more"
     assert left["retrieval: x"] == f"x: there is a file of features, and no video; y: {gone}"
     assert f"alignment: x and y is left out: {left['alignment: x and y']}" in toy.reporter.notes
-    page = (toy.store.pictures(KEY) / "index.html").read_text(encoding="utf-8")
+    page = (toy.store.output("pictures", KEY) / "index.html").read_text(encoding="utf-8")
     assert "alignment: x and y: x: there is a file of features" in page
 
 

@@ -25,7 +25,7 @@ STATES = [NONE] * 3 + [BOARD] * 5 + [BOTH] * 4
 
 def decoded(work):
     outputs = run(work, SilentReporter())
-    steps = StepSet(Store.at(work.store).steps(work.key))
+    steps = StepSet(Store.at(work.store).output("steps", work.key))
     columns = ("video_id", "time_seconds", "frame", "step")
     return outputs, steps, [tuple(row[name] for name in columns) for row in steps.steps().to_pylist()]
 
@@ -209,6 +209,6 @@ def test_videos_without_predictions_are_told(tmp_path, work_of):
     work = work_of(change_ref(tmp_path), annotations={"a": ANNOTATION, "z": ANNOTATION})
     assert run(work, reporter)["num_videos"] == 1
     assert notes == ["1 of 2 videos have nothing to decode and are left out"]
-    assert StepSet(Store.at(work.store).steps(work.key)).videos()["video_id"].to_pylist() == ["a"]
+    assert StepSet(Store.at(work.store).output("steps", work.key)).videos()["video_id"].to_pylist() == ["a"]
     with pytest.raises(InputError, match="no steps at"):
-        StepSet(Store.at(replace(work, store="nowhere").store).steps(work.key))
+        StepSet(Store.at(replace(work, store="nowhere").store).output("steps", work.key))
