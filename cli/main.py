@@ -195,6 +195,8 @@ def main() -> None:
     except (ReelwrightError, OSError) as error:
         _echo_error(str(error))
         sys.exit(EXIT_FAILED)
+    finally:
+        gc.freeze()  # else Python looks through all objects once more, for circles, before it ends
 
 
 def _echo_error(message: str) -> None:

@@ -178,9 +178,9 @@ def graph(
 
 def run_or_show(file: PipelineFile, options: RunOptions, *, dry_run: bool, as_json: bool) -> None:
     """Run a pipeline, or with ``dry_run`` show its plan."""
-    from reelwright.cli.run.planning import show_plan
-
     if dry_run:
+        from reelwright.cli.run.planning import show_plan
+
         show_plan(file, options, as_json=as_json)
     else:
         run_and_print(file, options, as_json=as_json)

@@ -14,7 +14,7 @@ from reelwright.storage.errors import ConfigError
 from reelwright.storage.store import is_url
 from reelwright.storage.tables.feature_files import is_feature_file
 from reelwright.storage.tables.manifest import is_table_name, is_video_name
-from reelwright.storage.tables.patterns import is_pattern
+from reelwright.storage.tables.names import is_pattern
 
 
 def adhoc_pipeline(

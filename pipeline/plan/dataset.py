@@ -19,15 +19,16 @@ from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, Vide
 from reelwright.storage.ledger.items import DONE, ItemRow
 from reelwright.storage.ledger.records import older_note
 from reelwright.storage.store import is_url
-from reelwright.storage.tables.annotations import UNKNOWN, Annotation
-from reelwright.storage.tables.feature_files import is_feature_file
-from reelwright.storage.tables.labels import (
+from reelwright.storage.tables.annotations import (
+    UNKNOWN,
+    Annotation,
     LabelSet,
     labels_from_column,
     labels_from_columns,
     labels_from_table,
     with_video_labels,
 )
+from reelwright.storage.tables.feature_files import is_feature_file
 from reelwright.storage.tables.manifest import (
     ManifestVideo,
     check_videos,
@@ -44,7 +45,7 @@ class Dataset:
     videos: tuple[ManifestVideo, ...]
     labels: LabelSet
     background: int  # class id of rows that no label covers, UNKNOWN for none
-    digests: dict[str, str | None]  # video_id -> content digest; None: not read yet, or changed
+    digests: dict[str, str | None]  # video_id -> content digest, in the same order; None: not read yet, or changed
     probes: dict[str, VideoProbe]  # by digest
     files: KnownFiles  # the store's table of file digests
     quarantine_after: int | None = None  # attempts after which a video is left alone
@@ -141,14 +142,14 @@ class Dataset:
     def items(self) -> dict[str, VideoItem]:
         """Usable videos by digest; a video that occurs under two names is one item."""
         found: dict[str, VideoItem] = {}
-        digests, probes, entries = self.digests, self.probes, self.files.entries  # looked up 100,000 times
-        for video_id, path, *_ in self.videos:
-            digest = digests[video_id]
+        probes, entries = self.probes, self.files.entries  # looked up 100,000 times
+        for video, digest in zip(self.videos, self.digests.values(), strict=True):
             if digest is None or digest in found or (probe := probes.get(digest)) is None or probe.status not in DONE:
                 continue
+            path, seconds = video.path, probe.duration_seconds or None
             entry = None if "://" in path and is_url(path) else entries.get(path)
             found[digest] = VideoItem(
-                digest, path, video_id, probe.duration_seconds or None, probe.num_frames or None, entry and entry[0]
+                digest, path, video.video_id, seconds, probe.num_frames or None, entry and entry[0]
             )
         return found
 

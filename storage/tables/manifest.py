@@ -12,9 +12,16 @@ from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.store import is_url, join_url
-from reelwright.storage.tables.patterns import folders_of, in_folders, matching, split_pattern
+from reelwright.storage.tables.names import (
+    folders_of,
+    in_folders,
+    inputs_among,
+    is_text,
+    matching,
+    shown,
+    split_pattern,
+)
 from reelwright.storage.tables.text_tables import read_columns
-from reelwright.storage.tables.texts import inputs_among, is_text, shown
 
 VIDEO_SUFFIXES = frozenset(
     [
