@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from reelwright.pipeline.plan.graph import NodePlan
-from reelwright.pipeline.run.results import Failure, NodeResult, RunResult
+from reelwright.pipeline.run.results import Failure, NodeResult
+from reelwright.pipeline.run.runner import RunResult
 
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _MAX_FAILURES_SHOWN = 20  # lines

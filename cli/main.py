@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from reelwright.cli.examples import example_of
 from reelwright.storage.errors import ConfigError, InputError, Interrupted, ReelwrightError
 
 COMMANDS = {  # in the order of `--help`: its panel, and the function, or the group, that is imported when it is meant
@@ -48,6 +47,37 @@ COMMANDS = {  # in the order of `--help`: its panel, and the function, or the gr
     "verify": ("Store", "upkeep:verify"),
     "gc": ("Store", "upkeep:collect"),
 }
+EXAMPLES = {  # shown below the help of each; a test reads every one as the command itself would
+    "demo": "reelwright demo --folder demo",
+    "init": "reelwright init clips/",
+    "index": "reelwright index -c falls.yaml",
+    "fetch": "reelwright fetch -S embed.encoder=timm/resnet18.a1_in1k",
+    "synthesize": "reelwright synthesize octopus --samples 6 --out octopus/",
+    "prepare dataset": "reelwright prepare dataset ucf101 --root UCF-101/ --out tables/",
+    "prepare procedure": "reelwright prepare procedure industreal",
+    "prepare detections": "reelwright prepare detections outputs/ --out detections.csv",
+    "import-features": "reelwright import-features features/ --fps 15",
+    "export": "reelwright export embed --to npy --out rows/",
+    "export-model": "reelwright export-model train --out model/",
+    "run": "reelwright run -m train.seed=0,1,2 train.optimizer.lr=1e-3,1e-4",
+    "status": "reelwright status -S train.optimizer.lr=1e-3",
+    "explain": "reelwright explain train",
+    "graph": "reelwright graph --format mermaid",
+    "watch": "reelwright watch --wait",
+    "settings": "reelwright settings train",
+    "report": "reelwright report scores",
+    "encoders": "reelwright encoders dinov2 small",
+    "diff": "reelwright diff old.yaml new.yaml",
+    "compare": "reelwright compare --sort macro_f1",
+    "mean": "reelwright mean a.yaml:scores.top1 b.yaml:scores.top1",
+    "doctor": "reelwright doctor reelwright.yaml",
+    "logs": "reelwright logs clip_07",
+    "verify": "reelwright verify --repair",
+    "gc": "reelwright gc --delete",
+    "data show": "reelwright data show",
+    "data sheet": "reelwright data sheet clip_07 --out sheet.png",
+    "cluster script": "reelwright cluster script --profile mine",
+}
 MOVED = {  # commands that were, and what says the same now
     "procedure": "prepare procedure",
     "import-detections": "prepare detections",
@@ -55,6 +85,11 @@ MOVED = {  # commands that were, and what says the same now
     "show": "explain",
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_CTRL_C = 1, 2, 75, 130
+
+
+def example_of(command: str) -> str:
+    """An example of a command; of those of stages, made with the stage's name."""
+    return f"Example: {EXAMPLES.get(command, f'reelwright {command} -n')}"
 
 
 class _Commands(TyperGroup):
@@ -160,6 +195,8 @@ def main() -> None:
     except (ReelwrightError, OSError) as error:
         _echo_error(str(error))
         sys.exit(EXIT_FAILED)
+    finally:
+        gc.freeze()  # else Python looks through all objects once more, for circles, before it ends
 
 
 def _echo_error(message: str) -> None:

@@ -38,7 +38,7 @@ API = {
         "pipeline.api.outputs.Run",
         "pipeline.api.outputs.Report",
         "pipeline.run.results.RunOptions",
-        "pipeline.run.results.RunResult",
+        "pipeline.run.runner.RunResult",
     ],
     "A trained model": ["pipeline.api.model.Model", "stages.arrays.scores.ModelScores"],
     "Embeddings and predictions": [
@@ -65,7 +65,7 @@ API = {
         "stages.objectives.contract.Objective",
         "stages.objectives.contract.LossParts",
     ],
-    "Stages of your own": ["stages.base.registry.Stage", "stages.base.stage_config.StageConfig", "stages.base.work"],
+    "Stages of your own": ["stages.base.registry.Stage", "stages.base.config.StageConfig", "stages.base.work"],
     "Tests for plug-ins": [
         "models.testing.TemporalModelTests",
         "models.testing.EncoderTests",

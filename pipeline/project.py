@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile, find_pipeline_file, load_pipeline
-from reelwright.pipeline.plan.graph import NodePlan
+from reelwright.pipeline.plan.graph import NodePlan, names_of
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.run.results import NodeResult, Observer, RunOptions, RunResult, names_of
-from reelwright.pipeline.run.runner import open_planner, run_pipeline
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.pipeline.run.results import NodeResult, Observer, RunOptions
+from reelwright.pipeline.run.runner import RunResult, open_planner, run_pipeline
+from reelwright.stages.base.config import StageConfig
 from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.kinds import KINDS

@@ -1,20 +1,40 @@
-"""Digests: one canonical form for keys, and content digests of files.
+"""Digests: one canonical form for keys, content digests of files, and files that carry their own.
 
 A key is the blake3 of a type-tagged JSON text, so that 1, 1.0, "1" and true never collide and neither the order of
 mapping keys nor formatting matters. tests/storage/test_digests.py pins values: a change here renames every output.
+
+A sealed file carries the digest of its own bytes, so that one flipped bit anywhere in it is noticed. It holds the text
+`reelwright-seal:` and 32 hexadecimal digits, somewhere: a field of a JSON object, an entry of a Parquet file's or a
+safetensors file's metadata. The digits are the blake3 of the whole file with 32 zeros in their place. Every program
+reads such a file as before, and it is written in one step, which a second file of digests is not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
 
+from reelwright.storage.errors import ReelwrightError, StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 KEY_HEX_DIGITS = 32  # 128 bits: no collision is to be expected below 2**60 outputs
 _QUICK_PART_BYTES = 1 << 20
+_MARK = "reelwright-seal:"
+_DIGITS = 32
+UNSEALED = _MARK + "0" * _DIGITS  # what is written before `seal` fills in the digits
+SEAL = "seal"  # the usual name of the field
+_TAILS = {".parquet": (b"PAR1",), ".json": (b"}", b"}\n")}  # how a file that is whole ends
+_RAISED = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError)
 
 
 def canonical(value: object) -> str:
@@ -107,3 +127,123 @@ def _tagged(value: object) -> object:  # noqa: PLR0911 - one return a type
             raise TypeError(
                 f"a key cannot hold {type(value).__name__}: only mapping, sequence, str, int, float, bool, None"
             )
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed` wrote, without its seal. Raises FileNotFoundError, or StoreError when damaged."""
+    with readable(path):
+        values: dict[str, Any] = json.loads(_intact(path))
+        values.pop(SEAL)
+        return values
+
+
+def read_sealed_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table that `write_table` wrote, or some of its columns. Raises as `read_sealed`."""
+    content = io.BytesIO(_intact(path))
+    with readable(path):
+        return read_table(content, columns).replace_schema_metadata(None)
+
+
+def _intact(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not is_sealed(content):
+        raise damaged(path, "its bytes are not those that were written")
+    return content
+
+
+def read_table(path: Path | BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns.
+
+    Raises StoreError for a damaged file; of bytes in memory, which people gave, what pyarrow raises.
+
+    By the file reader: `pyarrow.parquet.read_table` imports pyarrow.dataset, and that pandas. pyarrow is imported
+    here: `status` can do without it as long as everything is up to date.
+    """
+    import pyarrow.parquet as pq
+
+    with readable(path) if isinstance(path, Path) else contextlib.nullcontext(), pq.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what a damaged file makes its reader raise in the block into StoreError.
+
+    Errors of the system (not there, no permission) and those that are meant for people pass.
+    """
+    try:
+        yield
+    except ReelwrightError:
+        raise
+    except _RAISED as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise damaged(path, str(error)) from error  # pyarrow's, of a Parquet file that it cannot decode
+
+
+def damaged(path: Path, why: str) -> StoreError:
+    """The error for a file that is not as it was written."""
+    first = (why.strip().splitlines() or ["unknown"])[0]
+    return StoreError(
+        f"{path} is damaged ({first}). Run `reelwright verify --repair`, with --all where only another pipeline "
+        "file reaches it"
+    )
+
+
+def seal(path: Path) -> None:
+    """Fill in the digits of a file that holds UNSEALED. Raises ValueError when it does not."""
+    found = _read(path)
+    if found is None:
+        raise ValueError(f"{path} holds no {UNSEALED!r} to fill in")
+    start, _, digest = found
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(digest.encode())
+
+
+def broken_seal(path: Path) -> str | None:
+    """Why a file is not as it was sealed, as `Problem` kinds say it: missing, truncated, altered; None when it is."""
+    if not path.is_file():
+        return "missing"
+    found = _read(path) if path.stat().st_size else None
+    if found is not None and found[1] == found[2]:
+        return None
+    tails = _TAILS.get(path.suffix)
+    return "truncated" if path.stat().st_size == 0 or (tails and not _tail(path).endswith(tails)) else "altered"
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether the bytes of a file are those that were sealed."""
+    found = _read_bytes(content)
+    return found is not None and found[1] == found[2]
+
+
+def has_seal(path: Path) -> bool:
+    """Whether the mark is there, whatever its digits."""
+    return path.is_file() and path.stat().st_size > 0 and _read(path) is not None
+
+
+def _read(path: Path) -> tuple[int, str, str] | None:
+    """Where the digits begin, the digits, and what they should be; None without a mark."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _read_bytes(content)
+
+
+def _read_bytes(content: bytes | mmap.mmap) -> tuple[int, str, str] | None:
+    mark = content.rfind(_MARK.encode())
+    start = mark + len(_MARK)
+    if mark < 0 or start + _DIGITS > len(content):
+        return None
+    with memoryview(content) as view:
+        hasher = blake3(view[:start])
+        hasher.update(b"0" * _DIGITS)
+        hasher.update(view[start + _DIGITS :])
+    return start, content[start : start + _DIGITS].decode(errors="replace"), hasher.hexdigest()[:_DIGITS]
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-min(8, path.stat().st_size), 2)
+        return file.read()

@@ -25,10 +25,6 @@ class OutputKind:
     check: str = ""  # `module:name` of what compares data of single videos with the ledger; empty where there is none
     beside: str = ""  # the kind whose items have it too, where their settings ask for it (`also_produces`)
 
-    def place(self, root: Path, key: str) -> Path:
-        """Where the output of a key lies in the store at ``root``."""
-        return root / self.folder / f"{key}{self.ending}"
-
     def open(self, folder: Path) -> Any:
         """What reads the output in a key's folder."""
         return resolve_name(self.reader)(folder)

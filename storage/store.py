@@ -1,4 +1,4 @@
-"""The store: where every cached output lies, and nothing but the paths.
+"""The store: where every cached output lies, in a folder or below a URL, and nothing but the paths.
 
 frames/<spec key>.zarr/<video digest>/      decoded frames
 embeddings/<spec key>.zarr/<video digest>/  embeddings
@@ -17,7 +17,7 @@ claims/<spec key>/                          which process writes which video now
 logs/<spec key>/                            what was said while videos failed, on workers of a cluster
 jobs/<key>/                                 the job of a run that is trained on SLURM: script, work, events, log
 progress/<key>.json                         how far a node is, while it is done
-store.json                                  which layout the store has (storage/ledger/schema.py)
+store.json                                  which layout the store has (storage/ledger/records.py)
 files.json                                  content digests of files, by path and stat
 urls.json                                   the same of objects in buckets, where the store is in one itself
 frame_index/<aa>/<video digest>.npz         times and key frames of the frames of a video, read once; a cache
@@ -28,15 +28,25 @@ projects/<name>/                            the last record of every node of a p
 from __future__ import annotations
 
 import functools
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 from reelwright.storage.backend import Backend
 from reelwright.storage.constants import VIDEOS
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.kinds import KINDS
-from reelwright.storage.urls import is_url, owner_of, working_copy
+
+CACHE_VARIABLE = "REELWRIGHT_CACHE"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_BUCKET = "reelwright.storage.bucket.working_copy:open_bucket"
+_MARKER = "store.url"  # in a working copy: whose it is
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class Store:
 
     def output(self, produces: str, key: str) -> Path:
         """Where an output of one kind (`KINDS`) lies: by spec key what has rows of single videos, else by key."""
-        return KINDS[produces].place(self.root, key)
+        kind = KINDS[produces]
+        return self.root / kind.folder / f"{key}{kind.ending}"
 
     def frames(self, spec_key: str) -> Path:
         """The Zarr group of one decode spec."""
@@ -163,11 +174,92 @@ def backend_of(path: Path) -> Backend:
     if owner is None:
         return _FOLDER
     if owner not in _buckets:
-        from reelwright.storage.bucket.working_copy import open_bucket
-
-        _buckets.setdefault(owner, open_bucket(*owner))  # of two threads at once both get the same
+        opened = resolve_name(_BUCKET)(*owner)  # imported for the first bucket
+        _buckets.setdefault(owner, opened)  # of two threads at once both get the same
     return _buckets[owner]
 
 
 _FOLDER = Backend()
 _buckets: dict[tuple[Path, str], Backend] = {}
+
+
+def is_url(text: object) -> bool:
+    """Whether ``text`` is a URL such as ``s3://bucket/videos``; a path is none."""
+    return isinstance(text, str) and "://" in text and _URL.match(text) is not None
+
+
+def join_url(base: str, written: str) -> str:
+    """``written`` below ``base``; `..` and `.` are resolved within the bucket."""
+    scheme, _, rest = base.partition("://")
+    return f"{scheme}://{posixpath.normpath(posixpath.join(rest.rstrip('/') or '/', written))}"
+
+
+def url_name(url: str) -> str:
+    """The last part of a URL."""
+    return url.rstrip("/").rpartition("/")[2]
+
+
+def cache_folder() -> Path:
+    """Where local copies lie: $REELWRIGHT_CACHE, else the user's cache folder. Raises ConfigError."""
+    return _cache_folder(os.environ.get(CACHE_VARIABLE) or "", os.environ.get("XDG_CACHE_HOME") or "")
+
+
+@functools.lru_cache(maxsize=8)
+def _cache_folder(given: str, base: str) -> Path:
+    if given:
+        folder = os.path.expanduser(given)  # noqa: PTH111 - Path's raises where nobody is at home
+        if not os.path.isabs(folder):  # noqa: PTH117
+            raise ConfigError(
+                f"{CACHE_VARIABLE}={given}: give an absolute path; other processes start in other folders"
+            )
+        return Path(folder)
+    places = (base, os.path.expanduser("~/.cache"), tempfile.gettempdir())  # noqa: PTH111
+    return Path(next(place for place in places if os.path.isabs(place))) / "reelwright"  # noqa: PTH117
+
+
+def working_copy(url: str) -> Path:
+    """The local folder of the store at ``url``; made where it is not there, with a note whose it is."""
+    folder = cache_folder() / "stores" / f"{_readable(url)}-{digest(url)[:12]}"
+    marker = folder / _MARKER
+    if not marker.is_file():
+        Backend().write(marker, url.encode())
+    return folder
+
+
+def to_plain(path: Path) -> list[str]:
+    """A path as plain data that `of_plain` understands on every machine: of a working copy its store and the rest."""
+    owner = owner_of(path)
+    return ["", str(path)] if owner is None else [owner[1], path.relative_to(owner[0]).as_posix()]
+
+
+def of_plain(written: Sequence[str]) -> Path:
+    """The path on this machine that `to_plain` told of on another."""
+    url, name = written
+    return working_copy(url) / name if url else Path(name)
+
+
+def owner_of(path: Path) -> tuple[Path, str] | None:
+    """The working copy that a path lies in, and the URL of its store; None for what lies in no working copy."""
+    base = str(cache_folder() / "stores") + os.sep
+    text = str(path)
+    if not text.startswith(base):
+        return None
+    root = base + text[len(base) :].partition(os.sep)[0]
+    url = _url_of(root)
+    return None if url is None else (Path(root), url)
+
+
+_urls: dict[str, str] = {}
+
+
+def _url_of(root: str) -> str | None:
+    if root not in _urls:
+        try:
+            _urls[root] = (Path(root) / _MARKER).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return _urls[root]
+
+
+def _readable(url: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in url.partition("://")[2])[-40:]

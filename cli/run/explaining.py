@@ -8,8 +8,8 @@ import typer
 
 from reelwright.cli.format import bytes_text, plan_json, print_json, seconds_text
 from reelwright.pipeline.plan.graph import FRESH, STALE, NodePlan, has_rows
-from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthetic import NODE, why_to_make
 from reelwright.pipeline.plan.why import VideoWhy, explain_video
 from reelwright.stages.base.work import headroom_line
 from reelwright.storage.ledger.records import Record

@@ -11,7 +11,8 @@ import typer
 from reelwright.cli.format import failure_table, print_json, run_json, seconds_text, table_text
 from reelwright.cli.run.scores import score_cells, score_text, score_title, summed
 from reelwright.pipeline.config.seeds import base_name
-from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED, interruptible
+from reelwright.pipeline.run.results import FAILED, RAN, SKIPPED
+from reelwright.pipeline.run.runner import interruptible
 from reelwright.stages.base.registry import produced_by
 
 if TYPE_CHECKING:

@@ -44,7 +44,8 @@ def logs(
     """
     from reelwright.cli.format import print_json
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.run.runner import all_failures, open_planner
+    from reelwright.pipeline.run.results import all_failures
+    from reelwright.pipeline.run.runner import open_planner
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()), read=True)
     if release:

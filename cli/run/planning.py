@@ -11,10 +11,12 @@ import typer
 from reelwright.cli.format import bytes_text, failure_table, plan_json, plan_table, print_json, rate_text, seconds_text
 from reelwright.pipeline.executors.progress_file import Progress, read_progress
 from reelwright.pipeline.plan.graph import FRESH, NodePlan
-from reelwright.pipeline.plan.load_dataset import why_to_make
 from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthetic import why_to_make
+from reelwright.pipeline.run.checks import check_before_run
 from reelwright.pipeline.run.estimate import MAKING, Estimate, estimates
-from reelwright.pipeline.run.runner import all_failures, check_before_run, open_planner
+from reelwright.pipeline.run.results import all_failures
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.storage.lock_holder import Holding
 from reelwright.storage.locks.locks import holdings
 

@@ -149,7 +149,7 @@ def explain(
     """Say why a node (or one of its videos) is or is not up to date, down to the setting, and what it left where."""
     from reelwright.cli.run.explaining import show_node, show_synthetic, show_video
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
-    from reelwright.pipeline.plan.load_dataset import NODE
+    from reelwright.pipeline.plan.synthetic import NODE
     from reelwright.pipeline.run.runner import open_planner
 
     planner = open_planner(load_pipeline(find_pipeline_file(config), overrides or ()))
@@ -178,9 +178,9 @@ def graph(
 
 def run_or_show(file: PipelineFile, options: RunOptions, *, dry_run: bool, as_json: bool) -> None:
     """Run a pipeline, or with ``dry_run`` show its plan."""
-    from reelwright.cli.run.planning import show_plan
-
     if dry_run:
+        from reelwright.cli.run.planning import show_plan
+
         show_plan(file, options, as_json=as_json)
     else:
         run_and_print(file, options, as_json=as_json)
@@ -190,8 +190,7 @@ def run_and_print(file: PipelineFile, options: RunOptions, *, as_json: bool) -> 
     """Run, show progress on stderr and the outcome on stdout; exits with the run's code when it is not 0."""
     from reelwright.cli.format import failure_table, print_json, result_table, run_json
     from reelwright.cli.progress import Watcher
-    from reelwright.pipeline.run.results import interruptible
-    from reelwright.pipeline.run.runner import run_pipeline
+    from reelwright.pipeline.run.runner import interruptible, run_pipeline
 
     with Watcher() as watcher, interruptible():
         result = run_pipeline(file, watcher, options)

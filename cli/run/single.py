@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reelwright.cli.completion import complete_model, complete_node
-from reelwright.cli.examples import example_of
 from reelwright.cli.options import (
     EXIT_SOME_FAILED,
     ConfigOption,
@@ -93,7 +92,9 @@ def stage_commands(stages: Mapping[str, Stage] = STAGES) -> Mapping[str, Any]:
         if entry.node is None:  # what is imported has commands of its own, or stands in pipeline files only
             continue
         about = _help(stage, entry.summary)
-        app.command(stage, help=about, epilog=example_of(stage), rich_help_panel="Stages")(_command(stage))
+        app.command(stage, help=about, epilog=f"Example: reelwright {stage} -n", rich_help_panel="Stages")(
+            _command(stage)
+        )
     return typer.main.get_group(app).commands
 
 

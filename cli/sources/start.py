@@ -113,7 +113,7 @@ def index(
     it varies.
     """
     from reelwright.pipeline.plan.data_warnings import data_warnings
-    from reelwright.pipeline.run.reading import read_videos
+    from reelwright.pipeline.run.reading import read_videos, settled_probes
 
     if sample is not None and not audit:
         raise ConfigError("--sample is of --audit: give both, or neither")
@@ -125,7 +125,7 @@ def index(
         raise typer.Exit(1 if is_wrong else 0)
     rows = []
     message: list[str] = []
-    probes = dataset.settled_probes(file.store)
+    probes = settled_probes(dataset, file.store)
     for video in dataset.videos:
         probe = probes[dataset.digests[video.video_id] or ""]
         usable = probe.status == "ok"

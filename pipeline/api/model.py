@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.inspect.trained_model import pipeline_of_model
-from reelwright.pipeline.plan.graph import Graph, build_graph
+from reelwright.pipeline.plan.graph import Graph, build_graph, names_of
 from reelwright.pipeline.plan.keys import NodePlugins
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import FAILED, names_of
+from reelwright.pipeline.run.results import FAILED
 from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
 from reelwright.stages.base.work import InputRef, Work
 from reelwright.storage.errors import ConfigError, InputError, StageError, StoreError
 from reelwright.storage.results.runs import EXPORTED, RunFolder, check_exported, exported_names
-from reelwright.storage.store import Store
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import Store, is_url
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.api.model import Model
 from reelwright.pipeline.inspect.trained_model import pipeline_of_run
+from reelwright.pipeline.plan.graph import names_of
 from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import names_of
 from reelwright.stages.base.registry import load
+from reelwright.storage.digests import readable
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import folder_bytes
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
-from reelwright.storage.ledger.records import Record
-from reelwright.storage.ledger.schema import check_schema
+from reelwright.storage.ledger.records import Record, check_schema
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store as Paths
-from reelwright.storage.store_errors import readable
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from reelwright.pipeline.api.outputs import FRAME, PROBED, Report, Run
 from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, PipelineFile, find_pipeline_file, load_pipeline
 from reelwright.pipeline.inspect.trained_model import export_model
 from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.graph import names_of
 from reelwright.pipeline.project import Project as PipelineProject
-from reelwright.pipeline.run.results import FAILED, SKIPPED, Observer, names_of
+from reelwright.pipeline.run.results import FAILED, SKIPPED, Observer
 from reelwright.pipeline.run.work_units import build_work
 from reelwright.stages.base.registry import load
 from reelwright.storage.errors import ConfigError, StageError, StoreError

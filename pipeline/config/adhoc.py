@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from reelwright.pipeline.config.overrides import BLOCKS, merge
 from reelwright.pipeline.config.pipeline_file import PipelineFile, build_pipeline
 from reelwright.storage.errors import ConfigError
+from reelwright.storage.store import is_url
 from reelwright.storage.tables.feature_files import is_feature_file
 from reelwright.storage.tables.manifest import is_table_name, is_video_name
-from reelwright.storage.tables.patterns import is_pattern
-from reelwright.storage.urls import is_url
+from reelwright.storage.tables.names import is_pattern
 
 
 def adhoc_pipeline(

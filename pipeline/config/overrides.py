@@ -11,9 +11,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reelwright.stages.base.config import Settings, model_at
+from reelwright.stages.base.config import Settings, StageConfig, model_at
 from reelwright.stages.base.registry import all_stages, config_model
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.storage.errors import ConfigError, nearest
 
 BLOCKS = ("videos", "labels", "store", "cluster", "stages")  # of a pipeline file

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from reelwright.pipeline.config.cluster import ClusterSettings
-from reelwright.pipeline.config.plain_yaml import read_plain
 from reelwright.pipeline.config.seeds import FOLDS, SEEDS, Seeds, folds_of, seeds_of, spread
-from reelwright.stages.base.config import Settings, parse_config, without_effect
+from reelwright.stages.base.config import Settings, StageConfig, extra_of, parse_config
 from reelwright.stages.base.registry import config_model
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.store import Store
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import Store, is_url
 
 DEFAULT_NAMES = ("reelwright.yaml", "pipeline.yaml")
 STORE_VARIABLE = "REELWRIGHT_STORE"
 _USES = "uses"
+_NOT_PLAIN = ("${", "!", "???", "\\")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_@.-]*")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?[0-9]+(\.[0-9]*([eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)")
+_MOST_NODES, _MOST_LEVELS = 1000, 30  # anchors written out; a file may hide a million, or itself, behind a few
+_NUMBER_STARTS = frozenset("-+.0123456789")
+_STRING, _NULL, _BOOL = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "bool"))
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class PipelineSettings(Settings):
@@ -59,6 +67,17 @@ class PipelineFile:
         """A URL as it is, else the absolute path, as text."""
         return written if is_url(written) else str(self.resolve(written))
 
+    def local(self, written: str) -> Path:
+        """A file on this machine that is written in the file; of a URL a copy of what the object is now.
+
+        Raises as `local_file` where there is no such object.
+        """
+        if not is_url(written):
+            return self.resolve(written)
+        from reelwright.storage.bucket.download_cache import local_file
+
+        return local_file(written)
+
     def resolve(self, written: str) -> Path:
         """An absolute path for one that is written in the file."""
         return Path(os.path.abspath(self.folder / Path(written).expanduser()))  # noqa: PTH100 - links stay as set
@@ -88,6 +107,67 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
     return build_pipeline(values, path=path, overrides=overrides)
 
 
+class _OtherYamlError(Exception):
+    """Something that is not plain."""
+
+
+def read_plain(path: Path) -> dict[str, Any] | None:
+    """The mapping in a YAML file; None where it is not there, wrong, or anything in it is not plain.
+
+    Plain are mappings with names as keys, lists, quoted text, words, decimal numbers, true, false and null.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(mark in text for mark in _NOT_PLAIN):
+            return None
+        node = yaml.compose(text, Loader=_Loader)
+        values = _plain(node, count(), 0)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, _OtherYamlError):
+        return None  # what is wrong is said where it is read again
+    return values if isinstance(values, dict) else None
+
+
+def _plain(node: Any, counted: Iterator[int], depth: int) -> Any:
+    if next(counted) > _MOST_NODES or depth > _MOST_LEVELS:
+        raise _OtherYamlError
+    match node:
+        case yaml.MappingNode(value=pairs):
+            names = [_key(key) for key, _ in pairs]
+            if len(set(names)) < len(names):
+                raise _OtherYamlError
+            return {name: _plain(value, counted, depth + 1) for name, (_, value) in zip(names, pairs, strict=True)}
+        case yaml.SequenceNode(value=entries):
+            return [_plain(entry, counted, depth + 1) for entry in entries]
+        case yaml.ScalarNode():
+            return _scalar(node)
+    raise _OtherYamlError
+
+
+def _key(node: Any) -> str:
+    if not isinstance(node, yaml.ScalarNode) or node.tag != _STRING or not _KEY.fullmatch(node.value):
+        raise _OtherYamlError
+    return str(node.value)
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = str(node.value)
+    if node.style and node.tag == _STRING:  # of quotes or a block; plain text has none, "" by the C reader
+        return text
+    if node.style:
+        raise _OtherYamlError
+    if node.tag == _NULL:
+        return None
+    if node.tag == _BOOL:
+        return yaml.SafeLoader.bool_values[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if node.tag != _STRING or text[0] in _NUMBER_STARTS:
+        raise _OtherYamlError
+    return text
+
+
 def build_pipeline(values: dict[str, Any], *, path: Path, overrides: Sequence[str] = ()) -> PipelineFile:
     """Check settings that are read already; ``path`` is where relative paths start and what messages name.
 
@@ -104,7 +184,7 @@ def build_pipeline(values: dict[str, Any], *, path: Path, overrides: Sequence[st
         path=path,
         videos=videos,
         labels=labels,
-        nodes=spread(nodes, seeds, where=str(path)),
+        nodes=spread(nodes, seeds, where=str(path)) if seeds else nodes,
         store=_store(settings.store, path),
         overrides=tuple(overrides),
         cluster=_cluster(settings.cluster, path),
@@ -123,9 +203,10 @@ def _node(
     if not isinstance(block, dict) or "uses" not in block:
         raise ConfigError(f"{where}: `uses:` is missing; it names the stage, as in `uses: embed`")
     model = config_model(str(block["uses"]), where=where)
-    asked: Seeds | None = folds_of(block, model, splits=splits, where=where)
-    asked = seeds_of(block, model, where=where) if asked is None else asked
-    seeds.update({} if asked is None else {name: asked})
+    if not block.keys().isdisjoint((SEEDS, FOLDS)):
+        asked: Seeds | None = folds_of(block, model, splits=splits, where=where)
+        asked = seeds_of(block, model, where=where) if asked is None else asked
+        seeds.update({} if asked is None else {name: asked})
     own = SEEDS in model.model_fields
     values = {key: value for key, value in block.items() if key not in {_USES, FOLDS} and (key != SEEDS or own)}
     return parse_config(model, values, where=where)
@@ -149,6 +230,29 @@ def _check_effects(name: str, config: StageConfig, overrides: Sequence[str], *, 
             f"{where}.{place} is {_shown(value)}, which changes nothing as the other settings are; leave it out, or "
             f"give what it is of (`reelwright settings {config.stage}` says it)"
         )
+
+
+def without_effect(block: Settings, *, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings that are given and not as usual, but change nothing as the others are: (place, value).
+
+    They are of another name (`of_names`), enter no key (`setting(when=...)`) or do not matter (`matters(when=...)`), of
+    a block or of those in it, or options that a block says itself.
+    """
+    for name in block.without_effect():
+        yield f"{place}{name}", (block.model_extra or {})[name]
+    for name in sorted(block.model_fields_set & type(block).model_fields.keys()):
+        field, value = type(block).model_fields[name], getattr(block, name)
+        extra = extra_of(field)
+        if value == field.get_default(call_default_factory=True) or extra.get("of_report"):
+            continue
+        is_of_name = "names" not in extra or getattr(block, "name", None) in extra["names"]
+        if not is_of_name or not all(extra[how](block) for how in ("when", "matters") if how in extra):
+            yield f"{place}{name}", value
+            continue
+        below = {"": value} if isinstance(value, Settings) else dict(enumerate(value)) if type(value) is tuple else {}
+        for at, inner in below.items():
+            if isinstance(inner, Settings):
+                yield from without_effect(inner, place=f"{place}{name}{'' if at == '' else f'[{at}]'}.")
 
 
 def _steps(place: str) -> list[str]:

@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reelwright.stages.base.config import parse_config
+from reelwright.stages.base.config import StageConfig, parse_config
 from reelwright.stages.base.registry import config_model, summary_stage
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.storage.errors import ConfigError
 
 SEEDS, SEED, FOLDS = "seeds", "seed", "folds"
@@ -106,8 +105,6 @@ def spread(nodes: Mapping[str, StageConfig], asked: Mapping[str, Seeds], *, wher
 
     Raises ConfigError where a node and what it reads have other seeds: a node of seed 3 reads those of seed 3.
     """
-    if not asked:
-        return dict(nodes)
     reads = {name: [parent for names in config.inputs().values() for parent in names] for name, config in nodes.items()}
     seeds = _seeds_of_all(nodes, asked, reads, where=where)
     _check(nodes, asked, seeds, where=where)

@@ -24,7 +24,7 @@ from reelwright.stages.base.unit import UnitDone
 from reelwright.stages.base.work import Shards, VideoItem, Work
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.storage.ledger.items import ItemRow
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import is_url
 
 Range = tuple[int, int]  # shards, half-open
 

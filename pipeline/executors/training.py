@@ -29,8 +29,7 @@ from reelwright.storage.errors import ConfigError, ReelwrightError, StageError, 
 from reelwright.storage.files import remove, write_json, write_text
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.results.runs import RunFolder
-from reelwright.storage.store import Store, backend_of
-from reelwright.storage.urls import CACHE_VARIABLE
+from reelwright.storage.store import CACHE_VARIABLE, Store, backend_of
 
 _POLL_SECONDS = 0.5
 _LOOK_SECONDS = 5.0  # between two questions to the queue

@@ -9,9 +9,9 @@ from typing import Any
 
 from reelwright.models.metrics.metric import mean_and_deviation, metric_named
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.plan.history import History, flat
+from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.reasons import MISSING, differing
+from reelwright.pipeline.plan.reasons import MISSING, differing, flat
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.stages.base.registry import IMPORTS_RUN, produced_by
 from reelwright.storage.digests import digest

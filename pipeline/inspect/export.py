@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.pipeline.run.results import names_of
+from reelwright.pipeline.plan.graph import names_of
 from reelwright.stages.base.registry import load
 from reelwright.storage.bucket.remote import list_names
 from reelwright.storage.bucket.transfer import replacing_at
 from reelwright.storage.errors import ConfigError, StoreError, nearest
 from reelwright.storage.files import replacing_folder, write_json
 from reelwright.storage.kinds import KINDS
+from reelwright.storage.store import is_url
 from reelwright.storage.tables.annotations import UNKNOWN
-from reelwright.storage.urls import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.plan.graph import NodePlan

@@ -23,8 +23,8 @@ from reelwright.pipeline.plan.graph import FRESH, build_graph
 from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.project import SilentObserver
 from reelwright.pipeline.run.reading import read_videos
-from reelwright.pipeline.run.results import Observer, RunOptions, RunResult, interruptible
-from reelwright.pipeline.run.runner import open_planner, run_pipeline
+from reelwright.pipeline.run.results import Observer, RunOptions
+from reelwright.pipeline.run.runner import RunResult, interruptible, open_planner, run_pipeline
 from reelwright.stages.base.registry import produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, ReelwrightError, StageError

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
 from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthetic import NODE as VIDEOS
+from reelwright.pipeline.run.results import probe_row
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 
@@ -28,7 +29,7 @@ def account(planner: Planner, video_id: str) -> list[Said]:
     if not_made is not None and synthetic is not None:
         return [Said(node=VIDEOS, row=not_made, files=logs_of(store, synthetic.key, not_made.digest))]
     planner.dataset.check_video(video_id)
-    digest, unusable = digests[video_id], planner.dataset.probe_row(video_id)
+    digest, unusable = digests[video_id], probe_row(planner.dataset, video_id)
     found = [] if unusable is None else [Said(node=VIDEOS, row=unusable, files=())]
     for plan in planner.plans():
         if digest is None or plan.node.config.kind != "items" or not plan.spec_key:

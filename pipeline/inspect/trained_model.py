@@ -28,7 +28,7 @@ from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import replacing_folder, write_json
 from reelwright.storage.results.runs import EXPORTED, RunFolder, check_exported, exported_names
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import is_url
 
 if TYPE_CHECKING:
     from reelwright.pipeline.plan.graph import Node

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reelwright.pipeline.plan.dataset import Dataset
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.pipeline.plan.graph import NodePlan
+from reelwright.stages.base.config import StageConfig
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.ledger.digest_cache import VideoProbe
-from reelwright.storage.ledger.items import DONE
+from reelwright.storage.ledger.items import DONE, ItemRow
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 
 _LISTED = 10  # names in a message
+_FEW = 3  # the same, of what takes half a line
 _COMPARED = 1000  # names that another may have been meant for: comparing takes time
 _OF_IMAGES = frozenset({"jpeg", "png", "bmp", "webp", "tiff"})  # Pillow's names, as probes of folders have them
 _ABOUT_SECONDS = 0.5  # by which times may be off that only decoding tells
 _SLACK_SECONDS = 0.1  # at least, and at least a frame: labels are rounded, and a first frame seldom comes at 0
+_Frames = tuple[int, int]  # the fewest and the most that there may be
 
 
 def data_warnings(dataset: Dataset, splits: Collection[str] | None = None) -> tuple[str, ...]:
@@ -218,6 +221,66 @@ def _in_several_splits(dataset: Dataset) -> Iterator[str]:
             f"videos: {len(leaks):,} contents are in several splits: {_listed(shown, len(leaks))}. Scores of a split "
             "that was learned from say little; take the copies out (`reelwright data show` lists all)"
         )
+
+
+def length_notes(
+    read: Iterable[tuple[Dataset, Sequence[NodePlan]]], *, rows_of: Callable[[NodePlan], Mapping[str, ItemRow]]
+) -> tuple[str, ...]:
+    """A line for each node whose rows stand for another number of frames than there are labels of.
+
+    ``read`` has for each node the videos, with the labels that it learns from, and the nodes that it reads.
+    """
+    found = (note for dataset, plans in read for note in _length_notes(dataset, plans, rows_of))
+    return tuple(dict.fromkeys(found))
+
+
+def labelled_frames(annotation: Annotation) -> _Frames | None:
+    """How many frames a video has whose labels go through all of it; None where they do not.
+
+    Labels of frames 0, 4 and 8: 9 to 12. Counted from 1, as 1, 2, 3: 3 or 4.
+    """
+    frames = [frame for frame, _ in annotation.frames]
+    if len(frames) < 2 or frames[0] > 1:
+        return None
+    step = frames[1] - frames[0]
+    if step < 1 or frames != list(range(frames[0], frames[-1] + 1, step)):
+        return None
+    return frames[-1] + 1 - frames[0], frames[-1] + step
+
+
+def _length_notes(
+    dataset: Dataset, plans: Sequence[NodePlan], rows_of: Callable[[NodePlan], Mapping[str, ItemRow]]
+) -> Iterator[str]:
+    counted = [plan for plan in plans if plan.spec_key and plan.node.config.num_frames(1) is not None]
+    labelled = {
+        video.video_id: frames
+        for video in (dataset.videos if counted else ())
+        if (frames := labelled_frames(dataset.labels.of(video.video_id))) is not None
+    }
+    for above in counted if labelled else ():
+        rows = rows_of(above)
+        both = {
+            video_id: (rows[digest].rows, frames)
+            for video_id, frames in labelled.items()
+            if (digest := dataset.digests[video_id] or "") in rows and rows[digest].is_done
+        }
+        differing = [
+            f"{video_id} has {num_rows:,} rows, so {_text(given)} frames, and labels of {_text(frames)}"
+            for video_id, (num_rows, frames) in both.items()
+            if (given := above.node.config.num_frames(num_rows)) is not None
+            and (given[1] < frames[0] or frames[1] < given[0])
+        ]
+        if differing:
+            more = f"; and {len(differing) - _FEW:,} more" if len(differing) > _FEW else ""
+            yield (
+                f"warning: {above.node.name}: the rows of {len(differing):,} of {len(both):,} videos and their labels "
+                f"differ in length: {'; '.join(differing[:_FEW])}{more}. What one has beyond the other is not used. "
+                f"Look at fps, hop and length of {above.node.name}, or at the label table"
+            )
+
+
+def _text(frames: _Frames) -> str:
+    return f"{frames[0]:,}" if frames[0] == frames[1] else f"{frames[0]:,} to {frames[1]:,}"
 
 
 def _listed(shown: Iterable[str], total: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.config.seeds import base_name
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
 from reelwright.stages.base.work import VideoItem
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.kinds import KINDS
@@ -17,6 +17,11 @@ from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.ledger.records import Record
 
 FRESH, STALE, WAITING = "up to date", "stale", "waiting"
+
+
+def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several as a tuple: a text would be taken for its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,14 @@ class Graph:
         """The node of that name, and where it has several seeds, those of each. Raises ConfigError, as `check_name`."""
         return [other for other in self.nodes if name in {other, base_name(other)}] or [self.check_name(name)]
 
+    def all_named(self, names: str | Iterable[str]) -> frozenset[str]:
+        """The nodes of one name or several, as `named`."""
+        return frozenset(node for name in names_of(names) for node in self.named(name))
+
+    def selected(self, *, only: str | Iterable[str], until: str | Iterable[str]) -> frozenset[str]:
+        """Names of the nodes that run: ``only`` those, else ``until`` those with what they depend on, else all."""
+        return self.all_named(only) or frozenset(self.upstream(self.all_named(until)) or self.nodes)
+
     def check_name(self, name: str) -> str:
         """``name`` if there is such a node. Raises ConfigError that names the nearest."""
         if name not in self.nodes:
@@ -98,6 +111,26 @@ class NodePlan:
     record: Record | None = None  # of this key
     rows: Mapping[str, ItemRow] | None = None  # of its ledger; None: not read, as the record says that all is done
     lacks_group: bool = False  # its items are there, but not the zarr.json of their group
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether rows of a ledger say what became of its videos."""
+        return self.node.config.kind == "items" and self.node.config.stores
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """Whether what it read of the videos lies beside its record."""
+        return self.node.config.kind == "run" or self.node.config.publishes
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is to be done, noted or told of it: up to date, with a record, and no video without rows."""
+        return self.state == FRESH and self.record is not None and (self.is_whole or not self.has_ledger)
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What it made besides rows, as its record says: digest of weights, scores."""
+        return {} if self.record is None else dict(self.record.outputs)
 
     @property
     def is_whole(self) -> bool:

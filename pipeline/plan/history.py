@@ -9,12 +9,11 @@ from typing import Any
 
 from reelwright.pipeline.config.seeds import base_name
 from reelwright.pipeline.plan.keys import reads, run_identity, started_from
-from reelwright.pipeline.plan.reasons import TARGETS
+from reelwright.pipeline.plan.reasons import TARGETS, flat
 from reelwright.stages.base.registry import IMPORTS_RUN, produced_by
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError
-from reelwright.storage.ledger.records import Record, read_records
-from reelwright.storage.ledger.schema import check_schema
+from reelwright.storage.ledger.records import Record, check_schema, read_records
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from reelwright.storage.tables.annotations import UNKNOWN
@@ -138,15 +137,6 @@ class History:
         for kinds in ({"predictions", "steps"}, {"embeddings"}):
             found = found or [run for made, parent in parents if made in kinds for run in self._runs_behind(parent)]
         return found
-
-
-def flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of the leaves of nested mappings; ``path`` goes before."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def short(key: str) -> str:

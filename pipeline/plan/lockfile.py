@@ -21,10 +21,9 @@ import yaml
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.graph import FRESH, Graph, Node, NodePlan, has_rows, is_identified
-from reelwright.pipeline.plan.history import flat
 from reelwright.pipeline.plan.keys import hub_file, identity, material, named_videos, source_digests
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.reasons import MISSING, differing, shown
+from reelwright.pipeline.plan.reasons import MISSING, differing, flat, shown
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan import keys
-from reelwright.pipeline.plan.data_warnings import warnings_by_use
-from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.data_warnings import check_shares, warnings_by_use
+from reelwright.pipeline.plan.dataset import Dataset, with_labels
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, Graph, Node, NodePlan, has_rows, is_identified
-from reelwright.pipeline.plan.load_dataset import with_labels
 from reelwright.pipeline.plan.reasons import (
     InputVideo,
     explain_difference,
@@ -47,6 +46,10 @@ class Planner:
     _plans: dict[str, NodePlan] = field(default_factory=dict)
     _relabelled: dict[str, Dataset] = field(default_factory=dict)  # by their settings as JSON, in order
 
+    def __post_init__(self) -> None:
+        """Raises InputError where more labels fit no video, or more videos have none, than the settings allow."""
+        check_shares(self.dataset)
+
     @property
     def known(self) -> KnownFiles:
         """Content digests of files, those of weights too."""
@@ -66,6 +69,7 @@ class Planner:
         name = settings.model_dump_json()  # not the settings: columns are a mapping, whose order makes other labels
         if name not in self._relabelled:
             self._relabelled[name] = with_labels(self.dataset, self.file, settings)
+            check_shares(self._relabelled[name])
         return self._relabelled[name]
 
     @property
@@ -123,13 +127,11 @@ class Planner:
         parents = {name: self.plan(name) for name in node.parents}
         rows_of = [plan.available for plan in parents.values() if has_rows(plan.node)]
         wanted = keys.wanted_items(self.dataset, node, rows_of)
-        unmet = self._unmet(node, parents)
-        if unmet:
+        if unmet := self._unmet(node, parents):
             return NodePlan(node=node, state=WAITING, reasons=unmet, wanted=wanted)
         identities = {name: keys.identity(plan, self.plan) for name, plan in parents.items()}
-        sources, dataset = keys.source_digests(node, self.file, self.known), self.dataset_of(node)
-        plugins = self.plugins.of(node)
-        sources |= keys.listed_contents(node, self.file, dataset)
+        dataset, plugins = self.dataset_of(node), self.plugins.of(node)
+        sources = keys.source_digests(node, self.file, self.known) | keys.listed_contents(node, self.file, dataset)
         made = keys.material(node, dataset, wanted, identities=identities, sources=sources, plugins=plugins)
         spec_key = digest(made)
         key = "" if self._not_known(node) else keys.node_key(node, dataset, spec_key, wanted)
@@ -160,7 +162,7 @@ class Planner:
         failed = tuple(rows[item.digest] for item in todo if item.digest in rows and not rows[item.digest].is_done)
         reasons: list[str] = ["forced"] if forced else []
         not_known = self._not_known(plan.node)
-        if todo or not (not_known or self._published(plan)):
+        if todo or not (not_known or self._is_in_place(plan)):
             differences = self.differences(plan)
             last = self.last(plan.node)
             reasons += differences
@@ -207,7 +209,7 @@ class Planner:
         elif plan.record is None:
             never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
             reasons = self.differences(plan) or [never]
-        elif not self.file.store.backend.has(self._marker(plan)):
+        elif not self._is_in_place(plan):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))
 
@@ -247,13 +249,11 @@ class Planner:
 
     def is_made(self, plan: NodePlan) -> bool:
         """Whether a node of a known key has finished, and what it made as a whole is in place."""
-        if plan.record is None or plan.node.config.kind == "items":
-            return plan.record is not None and self._published(plan)
-        return self.file.store.backend.has(self._marker(plan))
+        return plan.record is not None and self._is_in_place(plan)
 
-    def _published(self, plan: NodePlan) -> bool:
-        """Whether the tables that are made of all items are in place; true for nodes that publish none."""
-        return not plan.node.config.publishes or self.file.store.backend.has(self._marker(plan))
+    def _is_in_place(self, plan: NodePlan) -> bool:
+        """Whether what a node makes as a whole is there: all but rows of single videos."""
+        return has_rows(plan.node) or self.file.store.backend.has(self._marker(plan))
 
     def _marker(self, plan: NodePlan) -> Path:
         """What says that the output of a node is there as a whole."""

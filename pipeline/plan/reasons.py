@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reelwright.pipeline.plan.graph import Node
-from reelwright.storage.digests import digest
-from reelwright.storage.files import read_sealed, write_sealed
+from reelwright.storage.digests import digest, read_sealed, readable
+from reelwright.storage.files import write_sealed
 from reelwright.storage.store import Store
-from reelwright.storage.store_errors import readable
-from reelwright.storage.tables.annotations import UNKNOWN
-from reelwright.storage.tables.labels import LabelSet
+from reelwright.storage.tables.annotations import UNKNOWN, LabelSet
 
 TARGETS = "targets"  # output of what publishes predictions
 MISSING: Any = object()  # in place of a value that one side does not have
@@ -130,6 +128,15 @@ def differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, An
             yield from differing(old.get(name, MISSING), new.get(name, MISSING), f"{path}.{name}" if path else name)
     elif old is MISSING or new is MISSING or digest(_plain(old)) != digest(_plain(new)):
         yield path, old, new
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of the leaves of nested mappings; ``path`` goes before."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
 
 
 def shown(value: Any) -> str:

@@ -3,7 +3,6 @@
     names, options, packages    before anything else
     splits                      before a video is read
     windows, devices            of nodes that would run, before a frame is decoded; labels of videos too
-    lengths                     after a run: rows that people bring against the labels of their frames
 
 The pipeline file itself is checked where it is read. What a stage asks for is declared beside its settings
 (`StageConfig.check_names`, `packages`, `named_splits`, `named_videos`, `video_label_setting`, `window_rows`,
@@ -20,15 +19,16 @@ from ctypes import CDLL, byref, c_uint
 from importlib.util import find_spec
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.plan.data_warnings import no_video_label
+from reelwright.pipeline.config.profiles import cluster_settings
+from reelwright.pipeline.plan.data_warnings import check_shares, no_video_label
 from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, Node
 from reelwright.pipeline.plan.keys import listed_videos
 from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.run.results import RunOptions
 from reelwright.stages.base.plugins import check_plugin, find_plugin
 from reelwright.storage.errors import ConfigError, nearest
 from reelwright.storage.ledger.digest_cache import VideoProbe
-from reelwright.storage.tables.annotations import Annotation
 
 _GPU = re.compile(r"cuda(?::(\d+))?")
 _OTHER_DEVICES = re.compile(r"(auto|cpu|mps|xpu|hpu|xla|mtia)(:\d+)?")
@@ -38,8 +38,15 @@ _OTHER_SIDE = {
     for word, other in ((one, two), (two, one))
 }
 _SIDE = re.compile(rf"(?<![^\W_])({'|'.join(_OTHER_SIDE)})(?![^\W_])")
-_SHOWN = 3
-_Frames = tuple[int, int]  # the fewest and the most that there may be
+
+
+def check_before_run(planner: Planner, options: RunOptions) -> tuple[str, ...]:
+    """What a run would refuse before it works, raised as it would; returns what it would warn of."""
+    selected = planner.graph.selected(only=options.only, until=options.until)
+    settings = cluster_settings(planner.file, options.cluster)
+    check_settings(planner.file, planner.graph, selected, executor=settings.executor)
+    check_videos(planner.file, planner.graph, planner.dataset, selected)
+    return check_plans(planner, selected, is_local=settings.executor == "local")
 
 
 def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], *, executor: str) -> None:
@@ -54,9 +61,13 @@ def check_settings(file: PipelineFile, graph: Graph, selected: Collection[str], 
 
 
 def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: Collection[str]) -> None:
-    """Raise ConfigError for splits and videos of the nodes ``selected`` that are not there, and packages missing."""
+    """Raise ConfigError for splits and videos of the nodes ``selected`` that are not there, and packages missing.
+
+    Raises InputError where labels fit too little (`check_shares`).
+    """
     if dataset.num_to_make or not dataset.videos:
         return
+    check_shares(dataset)
     counts = Counter(video.split for video in dataset.videos)
     tails = {video.path.rpartition(".")[2] for video in dataset.videos}  # of 100,000 paths: splitext takes ten times
     endings = {f".{tail.lower()}" for tail in tails if "/" not in tail}
@@ -243,58 +254,3 @@ def num_gpus() -> int | None:
     driver.nvmlShutdown()
     # parts of a GPU (MIG) are named one by one, and there may be more of them than GPUs
     return count.value if visible is None else min(len(visible.split(",")), max(count.value, visible.count("MIG")))
-
-
-def length_notes(planner: Planner) -> tuple[str, ...]:
-    """A line for each node whose rows stand for another number of frames than there are labels of."""
-    found = (note for node in planner.graph.nodes.values() for note in _notes_of(node, planner))
-    return tuple(dict.fromkeys(found))
-
-
-def labelled_frames(annotation: Annotation) -> _Frames | None:
-    """How many frames a video has whose labels go through all of it; None where they do not.
-
-    Labels of frames 0, 4 and 8: 9 to 12. Counted from 1, as 1, 2, 3: 3 or 4.
-    """
-    frames = [frame for frame, _ in annotation.frames]
-    if len(frames) < 2 or frames[0] > 1:
-        return None
-    step = frames[1] - frames[0]
-    if step < 1 or frames != list(range(frames[0], frames[-1] + 1, step)):
-        return None
-    return frames[-1] + 1 - frames[0], frames[-1] + step
-
-
-def _notes_of(node: Node, planner: Planner) -> Iterator[str]:
-    """Of the nodes that ``node`` reads, with the labels that it has."""
-    dataset, plans = planner.dataset_of(node), map(planner.plan, node.parents)
-    counted = [plan for plan in plans if plan.spec_key and plan.node.config.num_frames(1) is not None]
-    labelled = {
-        video.video_id: frames
-        for video in (dataset.videos if counted else ())
-        if (frames := labelled_frames(dataset.labels.of(video.video_id))) is not None
-    }
-    for above in counted if labelled else ():
-        rows = planner.rows(above)
-        both = {
-            video_id: (rows[digest].rows, frames)
-            for video_id, frames in labelled.items()
-            if (digest := dataset.digests[video_id] or "") in rows and rows[digest].is_done
-        }
-        differing = [
-            f"{video_id} has {num_rows:,} rows, so {_text(given)} frames, and labels of {_text(frames)}"
-            for video_id, (num_rows, frames) in both.items()
-            if (given := above.node.config.num_frames(num_rows)) is not None
-            and (given[1] < frames[0] or frames[1] < given[0])
-        ]
-        if differing:
-            more = f"; and {len(differing) - _SHOWN:,} more" if len(differing) > _SHOWN else ""
-            yield (
-                f"warning: {above.node.name}: the rows of {len(differing):,} of {len(both):,} videos and their labels "
-                f"differ in length: {'; '.join(differing[:_SHOWN])}{more}. What one has beyond the other is not used. "
-                f"Look at fps, hop and length of {above.node.name}, or at the label table"
-            )
-
-
-def _text(frames: _Frames) -> str:
-    return f"{frames[0]:,}" if frames[0] == frames[1] else f"{frames[0]:,} to {frames[1]:,}"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reelwright.pipeline.plan.graph import FRESH, WAITING, Node, NodePlan
-from reelwright.pipeline.plan.load_dataset import NODE as VIDEOS
 from reelwright.pipeline.plan.plan import Planner
+from reelwright.pipeline.plan.synthetic import NODE as VIDEOS
 from reelwright.stages.synthesize.source import STAGE as SYNTHESIZE
 from reelwright.storage.ledger.records import Record, read_records
 

@@ -14,7 +14,7 @@ from reelwright.pipeline.plan.graph import STALE, WAITING, NodePlan, has_rows
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.plan.reasons import TARGETS, targets_by_split, write_input_videos
 from reelwright.pipeline.run.failed_share import check_share
-from reelwright.pipeline.run.results import RAN, Failure, NodeResult, Observer, RunOptions
+from reelwright.pipeline.run.results import RAN, Failure, NodeResult, Observer, RunOptions, item_failures
 from reelwright.pipeline.run.work_units import build_work
 from reelwright.stages.base.registry import fetch_weights, load, stage_of
 from reelwright.stages.base.work import VideoItem, Work
@@ -193,7 +193,7 @@ def note_record(
     items = [rows[item.digest] for item in plan.wanted if item.digest in rows] if rows else []
     present = [row for row in items if row.is_done]
     assert plan.material is not None
-    reads = planner.inputs_now(plan) if _keeps_inputs(plan) else []
+    reads = planner.inputs_now(plan) if plan.keeps_inputs else []
     dataset = planner.dataset_of(plan.node)
     if plan.node.config.publishes:
         outputs = {**outputs, TARGETS: targets_by_split(reads, dataset.labels, dataset.background)}
@@ -216,17 +216,6 @@ def note_record(
     if reads:
         write_input_videos(planner.file.store, plan.key, reads)
     write_record(planner.file.store, record, project=planner.project)
-
-
-def complete_notes(plan: NodePlan, planner: Planner) -> None:
-    """Write again what lies beside the record of a node that is up to date, where `verify --repair` took it out."""
-    if _keeps_inputs(plan) and not (planner.file.store.node(plan.key) / "samples.json").exists():
-        write_input_videos(planner.file.store, plan.key, planner.inputs_now(plan))
-
-
-def _keeps_inputs(plan: NodePlan) -> bool:
-    """Whether what a node read of the videos lies beside its record."""
-    return plan.node.config.kind == "run" or plan.node.config.publishes
 
 
 def _counts(plan: NodePlan, rows: Sequence[ItemRow]) -> dict[str, int]:
@@ -261,28 +250,6 @@ def _work_done(plan: NodePlan, done: Sequence[ItemRow], seconds: float, share: f
         "share": share,
         **{name: spent for name, spent in steps.items() if spent},
     }
-
-
-def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:
-    """Videos of a node without rows, and those of which only a part could be done."""
-    if plan.node.config.kind != "items" or not plan.node.config.stores or plan.is_whole:
-        return []
-    rows = planner.rows(plan)
-    bad = [
-        rows[item.digest]
-        for item in plan.wanted
-        if item.digest in rows and rows[item.digest].status not in {"ok", "skipped"}
-    ]
-    left = {row.digest for row in plan.quarantined}
-    return [
-        Failure(
-            node=plan.node.name,
-            video_ids=tuple(planner.dataset.names_of(row.digest)),
-            row=row,
-            is_quarantined=row.digest in left,
-        )
-        for row in bad
-    ]
 
 
 def _versions() -> dict[str, str]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.executors import Executor, LocalExecutor
 from reelwright.pipeline.executors.progress_file import reporting
-from reelwright.pipeline.plan.dataset import Dataset
-from reelwright.pipeline.plan.load_dataset import NODE, load_dataset, synthetic_digests, synthetic_set_of
+from reelwright.pipeline.plan.dataset import Dataset, load_dataset
+from reelwright.pipeline.plan.synthetic import NODE, synthetic_set_of
 from reelwright.pipeline.run.results import Observer, RunOptions
 from reelwright.stages.base.registry import load
 from reelwright.stages.synthesize.source import STAGE, SyntheticSet
@@ -22,13 +22,13 @@ from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.digests import files_digest
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import remove
-from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.digest_cache import KnownFiles, VideoProbe
 from reelwright.storage.ledger.items import ItemLedger
-from reelwright.storage.ledger.records import Record, last_record, read_record, write_record
-from reelwright.storage.ledger.schema import note_schema
+from reelwright.storage.ledger.records import Record, last_record, note_schema, read_record, write_record
 from reelwright.storage.locks.locks import exclusive
+from reelwright.storage.store import Store, is_url
 from reelwright.storage.store_errors import usable
-from reelwright.storage.urls import is_url
+from reelwright.storage.tables.manifest import ManifestVideo
 
 _SHOWN = 20
 
@@ -38,12 +38,15 @@ def read_for_run(
     observer: Observer,
     options: RunOptions,
     *,
-    known: KnownFiles,
+    found: Dataset | None = None,
     executor: Executor,
     check: Callable[[Dataset], None],
 ) -> Dataset:
-    """The videos, as often tried as asked for; those that are listed are checked before one is read."""
-    dataset = None
+    """The videos, as often tried as asked for; those that are listed are checked before one is read.
+
+    ``found`` are the videos as they are known now, of a pipeline that makes none, where they were just looked at.
+    """
+    dataset = found
     for attempt in range(1 + options.retries):
         dataset = read_videos(
             file,
@@ -51,7 +54,7 @@ def read_for_run(
             jobs=options.jobs,
             anew=options.retry_failed or attempt > 0,
             quarantined=options.retry_quarantined and attempt == 0,
-            known=known if dataset is None else dataset.files,
+            found=dataset if file.videos.synthesize is None else None,
             executor=executor,
             check=check,
         )
@@ -69,22 +72,23 @@ def read_videos(
     anew: bool = True,
     quarantined: bool = False,
     make: bool = True,
-    known: KnownFiles | None = None,
+    found: Dataset | None = None,
     executor: Executor | None = None,
     check: Callable[[Dataset], None] | None = None,
 ) -> Dataset:
     """Digest and probe the videos that are new or changed; with ``anew`` also those that were not usable.
 
     Those that were not usable too often only with ``quarantined``. Synthetic videos that are missing are made first, by
-    ``executor`` where there is one, unless ``make`` is false. ``known`` is the store's table of files, where it was
-    just read.
+    ``executor`` where there is one, unless ``make`` is false. ``found`` as of `read_for_run`.
 
     Returns the videos as they are known then. Raises InputError for files that change while they are read.
     """
-    known = known or KnownFiles(file.store.files)
-    if make and _make_videos(file, observer, known=known, jobs=jobs, again=anew, executor=executor):
-        known = KnownFiles(file.store.files)  # it took a while
-    dataset = load_dataset(file, known)
+    dataset = found
+    if dataset is None:
+        files = KnownFiles(file.store.files)
+        if make and _make_videos(file, observer, known=files, jobs=jobs, again=anew, executor=executor):
+            files = KnownFiles(file.store.files)  # it took a while
+        dataset = load_dataset(file, files)
     if check is not None:
         check(dataset)
     unread = dataset.to_read(failed=anew, quarantined=quarantined)
@@ -105,7 +109,7 @@ def read_videos(
                 workers=jobs or file.videos.workers,
                 timeout_seconds=file.videos.timeout_seconds,
                 reporter=reporter,
-                digests=synthetic_digests(dataset.synthetic, unread),
+                digests=_synthetic_digests(dataset.synthetic, unread),
                 files=dataset.files,
             )
     notes, dataset = dataset.notes, load_dataset(file, dataset.files)
@@ -118,6 +122,17 @@ def read_videos(
             [f"{video.video_id}: {video.path}" for video in dataset.new[:_SHOWN]],
         )
     return dataset
+
+
+def settled_probes(dataset: Dataset, store: Store) -> dict[str, VideoProbe]:
+    """The probes; of videos that only decoding tells, what it has told since they were read."""
+    about = {digest: probe for digest, probe in dataset.probes.items() if not probe.is_exact}
+    return dataset.probes | (load("reelwright.stages.index.work:update_probes")(store, about) if about else {})
+
+
+def _synthetic_digests(wanted: SyntheticSet | None, videos: Sequence[ManifestVideo]) -> dict[str, str] | None:
+    """What stands for the contents of synthetic videos, by path; None for others."""
+    return None if wanted is None else {video.path: wanted.digest_of(video.video_id) for video in videos}
 
 
 def _make_videos(

@@ -1,18 +1,20 @@
-"""What becomes of a run: results, failures, options, who watches, and how a scheduler stops it."""
+"""What is asked of a run, what becomes of its nodes, which videos failed, and who watches."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from reelwright.pipeline.plan.graph import FRESH, NodePlan
+from reelwright.pipeline.plan.dataset import Dataset
+from reelwright.pipeline.plan.graph import NodePlan
+from reelwright.pipeline.plan.synthetic import NODE as VIDEOS
 from reelwright.stages.base.work import Reporter
-from reelwright.storage.errors import Interrupted
+from reelwright.stages.synthesize.source import DEGENERATE
 from reelwright.storage.ledger.items import ItemRow
+
+if TYPE_CHECKING:
+    from reelwright.pipeline.plan.plan import Planner
 
 RAN, FAILED, SKIPPED = "ran", "failed", "not run"
 
@@ -45,34 +47,12 @@ class NodeResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What became of a whole run."""
-
-    nodes: tuple[NodeResult, ...]
-    failures: tuple[Failure, ...]
-    notes: tuple[str, ...] = ()  # what a person should know, though nothing is wrong
-    warnings: tuple[str, ...] = ()  # what is most likely wrong with videos and labels
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done, 1 a node failed, 3 finished but some videos failed."""
-        if any(node.state in {FAILED, SKIPPED} for node in self.nodes):
-            return 1
-        return 3 if self.failures else 0
-
-    @property
-    def nothing_to_do(self) -> bool:
-        """Whether everything was up to date."""
-        return all(node.state == FRESH for node in self.nodes)
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Which part of a pipeline runs, and how."""
 
-    only: tuple[str, ...] = ()  # just these nodes
-    until: tuple[str, ...] = ()  # these and what they depend on
-    force: tuple[str, ...] = ()  # as if never done
+    only: str | tuple[str, ...] = ()  # just these nodes
+    until: str | tuple[str, ...] = ()  # these and what they depend on
+    force: str | tuple[str, ...] = ()  # as if never done
     keep_going: bool = False  # after a node failed, go on with those that do not depend on it
     limit: int | None = None  # at most so many videos a node; what depends on an incomplete node is not run
     jobs: int | None = None  # decoding processes
@@ -84,16 +64,6 @@ class RunOptions:
     ask: Callable[[str], bool] | None = (
         None  # a question for a person, as whether to cancel a job; None: nobody is there
     )
-
-    def __post_init__(self) -> None:
-        """One name is a list of one: a text would be taken for its letters."""
-        for name in ("only", "until", "force"):
-            object.__setattr__(self, name, names_of(getattr(self, name)))
-
-
-def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
-    """One name or several as a tuple."""
-    return (given,) if isinstance(given, str) else tuple(given)
 
 
 class Observer(Protocol):
@@ -118,17 +88,58 @@ class Observer(Protocol):
         """Videos are read for the first time, or again after a change."""
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """While the block runs, the scheduler's signals end it as `Interrupted`."""
-    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def all_failures(planner: Planner) -> list[Failure]:
+    """Every video that failed in any node, or could not even be probed, as the store knows it."""
+    plans = [plan for plan in planner.plans() if plan.spec_key]
+    return [*unusable_videos(planner), *(failure for plan in plans for failure in item_failures(planner, plan))]
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise Interrupted(f"stopped by {signal.Signals(number).name}; what was done is kept, run again to go on")
+def unusable_videos(planner: Planner) -> list[Failure]:
+    """Videos that could not even be made or probed."""
+    found = [
+        Failure(node=VIDEOS, video_ids=(row.name,), row=row, is_quarantined=row.cause == DEGENERATE)
+        for row in planner.dataset.not_made
+    ]
+    for video in planner.dataset.unusable:
+        row = probe_row(planner.dataset, video.video_id)
+        assert row is not None
+        is_left = planner.dataset.is_quarantined(row.attempts)
+        found.append(Failure(node=VIDEOS, video_ids=(video.video_id,), row=row, is_quarantined=is_left))
+    return found
+
+
+def probe_row(dataset: Dataset, video_id: str) -> ItemRow | None:
+    """What became of a video that was read and cannot be used; None for others."""
+    digest = dataset.digests[video_id]
+    probe = None if digest is None or digest in dataset.items else dataset.probes.get(digest)
+    if probe is None:
+        return None
+    return ItemRow(
+        digest=probe.digest,
+        status=probe.status,
+        cause=probe.cause,
+        message=probe.message,
+        attempts=probe.attempts,
+    )
+
+
+def item_failures(planner: Planner, plan: NodePlan) -> list[Failure]:
+    """Videos of a node without rows, and those of which only a part could be done."""
+    if not plan.has_ledger or plan.is_whole:
+        return []
+    rows = planner.rows(plan)
+    bad = [
+        rows[item.digest]
+        for item in plan.wanted
+        if item.digest in rows and rows[item.digest].status not in {"ok", "skipped"}
+    ]
+    left = {row.digest for row in plan.quarantined}
+    return [
+        Failure(
+            node=plan.node.name,
+            video_ids=tuple(planner.dataset.names_of(row.digest)),
+            row=row,
+            is_quarantined=row.digest in left,
+        )
+        for row in bad
+    ]

@@ -19,19 +19,18 @@ from reelwright.pipeline.plan.dataset import Dataset
 from reelwright.pipeline.plan.graph import Graph, Node
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.run.checks import most_rows
+from reelwright.pipeline.run.checks import check_before_run, most_rows
 from reelwright.pipeline.run.results import FAILED, RunOptions
-from reelwright.pipeline.run.runner import check_before_run, open_planner
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.pipeline.upkeep.doctor import BAD, GOOD, NOTE, Check
 from reelwright.stages.base.registry import load, stage_of
 from reelwright.stages.index.config import VideosConfig
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.ledger.digest_cache import VideoProbe
 from reelwright.storage.ledger.items import DONE, WORK_STEPS, ItemRow
-from reelwright.storage.store import Store
+from reelwright.storage.store import Store, is_url
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 from reelwright.storage.tables.manifest import ManifestVideo
-from reelwright.storage.urls import is_url
 
 _OPENED = 24  # videos, where none was read yet
 _SHORT_SHARE = 0.5  # of videos shorter than a window

@@ -155,7 +155,7 @@ def intact_rows(store: Store, key: str) -> Iterator[ItemRow]:
 
     What only the ledger knew of them (seconds, backend, that a video was truncated) is lost.
     """
-    for group in (kind.place(store.root, key) for kind in KINDS.values() if kind.is_rows and not kind.beside):
+    for group in (store.output(name, key) for name, kind in KINDS.items() if kind.is_rows and not kind.beside):
         for item in sorted(group.iterdir()) if group.is_dir() else ():
             if is_key(item.name) and not list(check_item(item)):
                 yield ItemRow(digest=item.name, status="ok", rows=item_rows(item), bytes=folder_bytes(item))

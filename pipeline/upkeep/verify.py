@@ -19,8 +19,8 @@ from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.storage.bucket import remote
 from reelwright.storage.constants import LOGGERS, SCHEMA, URLS, VIDEOS
+from reelwright.storage.digests import broken_seal
 from reelwright.storage.errors import ConfigError, InputError, ReelwrightError, StoreError, UnusableStoreError
-from reelwright.storage.files import broken_seal
 from reelwright.storage.integrity.check import (
     LEFTOVER,
     MISSING,
@@ -38,10 +38,8 @@ from reelwright.storage.integrity.check import (
 )
 from reelwright.storage.kinds import GROUPED, KINDS, RECORDED, WITH_ITEMS
 from reelwright.storage.ledger.items import ItemLedger
-from reelwright.storage.ledger.records import Record, load_record
-from reelwright.storage.ledger.schema import check_schema
-from reelwright.storage.store import Store
-from reelwright.storage.urls import cache_folder
+from reelwright.storage.ledger.records import Record, check_schema, load_record
+from reelwright.storage.store import Store, cache_folder
 
 AREAS = (*GROUPED, *RECORDED, "nodes", "projects", "weights")
 _OF_CLUSTERS = ("claims", "jobs", "logs", "progress")
@@ -166,8 +164,8 @@ def find_problems(store: Store, scope: Scope) -> Iterator[Problem]:
 
 
 def _items(area: str) -> _Check:
-    kind = WITH_ITEMS[area]
-    return lambda store, key, digests: check_items(kind, kind.place(store.root, key), _done(store, key), digests)
+    name, kind = next((name, kind) for name, kind in KINDS.items() if kind.folder == area)
+    return lambda store, key, digests: check_items(kind, store.output(name, key), _done(store, key), digests)
 
 
 def _outputs(store: Store, key: str) -> Iterator[Problem]:

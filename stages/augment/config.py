@@ -22,7 +22,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from reelwright.stages.augment.scene.config import SceneSettings
-from reelwright.stages.base.config import Settings, matters, setting
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import matters, setting
 
 SETS = ("weights", "3a", "3aw")
 

@@ -1,99 +1,21 @@
-"""What every stage's settings share: frozen models, unknown keys refused, and which fields enter the key.
+"""Settings: frozen models that refuse unknown keys; those of a node, what of them enters its key, what is asked of it.
 
-A field enters the key of its node, and that of what reads the weights of its run, unless its role says otherwise:
-
-    execution(...)     no key: how it is done, not what comes out
-    training(...)      the run's key only: how weights were found; what reads them has their digest in its key
-    setting(when=...)  the keys only where other settings let it say something (the quality of JPEG)
-    matters(when=...)  all keys; where other settings let it say nothing it is refused, and `setting` fields are too
-    node_input(...)    names a node; enters by that node's digest, not by name
-    source_file(...)   names a file; enters by the file's content
+Which fields enter the key, and how, is said where they are declared (stages/base/fields.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from reelwright.stages.base.plugins import PluginUse
 from reelwright.storage.errors import ConfigError, nearest
 
 C = TypeVar("C", bound="Settings")
-
-
-def execution(default: Any = ..., **options: Any) -> Any:
-    """A field that changes how the work is done but not its output; it never enters a key."""
-    return Field(default, json_schema_extra={"role": "execution"}, **options)
-
-
-def training(default: Any = ..., *, when: Callable[[Any], bool] | None = None, **options: Any) -> Any:
-    """A field of how weights are found; it enters the run's key, and those of its users by the weights alone.
-
-    ``when`` is that of `setting`.
-    """
-    extra: dict[str, Any] = {"role": "training", **({} if when is None else {"when": when})}
-    return Field(default, json_schema_extra=extra, **options)
-
-
-def setting(default: Any = ..., *, when: Callable[[Any], bool], of_report: bool = False, **options: Any) -> Any:
-    """A field that enters the key where ``when`` is true of the whole settings; else it changes nothing.
-
-    Then it is refused, unless it is ``of_report``, which people turn off for a while without taking out how it looks.
-    """
-    # read here alone: no JSON schema is made of settings
-    extra: dict[str, Any] = {"role": "spec", "when": when, "of_report": of_report}
-    return Field(default, json_schema_extra=extra, **options)
-
-
-def matters(
-    default: Any = ..., *, when: Callable[[Any], bool], role: Literal["spec", "training"] = "spec", **options: Any
-) -> Any:
-    """A field that enters keys as others do, but changes nothing where ``when`` is not true of its block."""
-    extra: dict[str, Any] = {"role": role, "matters": when}
-    return Field(default, json_schema_extra=extra, **options)
-
-
-def ordered(*, role: Literal["spec", "training"] = "spec") -> Any:
-    """A field with a mapping, empty unless set, whose order counts: it enters keys as pairs."""
-    return Field(default_factory=dict, json_schema_extra={"role": role, "ordered": True})
-
-
-def node_input(
-    default: Any = ..., *, kinds: tuple[str, ...], used: Literal["", "training", "start"] = "", **options: Any
-) -> Any:
-    """A field that names one node (str) or several (list) whose stage produces one of ``kinds``.
-
-    ``used`` by a run: for training only; or as its start, so that its weights expect what those of that run expect.
-    """
-    return Field(default, json_schema_extra={"role": "input", "kinds": list(kinds), "used": used}, **options)
-
-
-def source_file(default: Any = ..., *, used: Literal["", "training"] = "", **options: Any) -> Any:
-    """A field that names a file which enters the key by content; relative paths start at the pipeline file's folder.
-
-    ``used`` by a run for training only: it enters the run's key alone.
-    """
-    return Field(default, json_schema_extra={"role": "source", "used": used}, **options)
-
-
-def of_names(
-    default: Any = ...,
-    *,
-    names: tuple[str, ...],
-    when: Callable[[Any], bool] | None = None,
-    matters: Callable[[Any], bool] | None = None,
-    **options: Any,
-) -> Any:
-    """A field of a block with a `name` that means something for these names only.
-
-    ``when`` is that of `setting`, ``matters`` the ``when`` of the function called so.
-    """
-    given = {"when": when, "matters": matters}
-    extra: dict[str, Any] = {"names": list(names), **{name: of for name, of in given.items() if of is not None}}
-    return Field(default, json_schema_extra=extra, **options)
 
 
 class Settings(BaseModel):
@@ -130,10 +52,7 @@ class Settings(BaseModel):
 
 
 def parse_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
-    """Check ``values`` against ``model``.
-
-    Raises ConfigError that names every wrong key, its value, what is allowed, and the nearest known name.
-    """
+    """Check values. Raises ConfigError that names every wrong key, its value, what is allowed, and the nearest name."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -158,14 +77,12 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
 
 def model_at(model: type[BaseModel], location: tuple[Any, ...]) -> type[BaseModel] | None:
     """The model of the block at ``location`` below ``model``; None where there is no block of settings."""
-    current: Any = model
+    block: type[BaseModel] | None = model
     for part in location:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
-            return None
-        annotation = current.model_fields[part].annotation
-        inner = (annotation, *getattr(annotation, "__args__", ()))
-        current = next((entry for entry in inner if isinstance(entry, type)), None)
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+        field = None if block is None else block.model_fields.get(part)
+        inner = () if field is None else (field.annotation, *getattr(field.annotation, "__args__", ()))
+        block = next((entry for entry in inner if isinstance(entry, type) and issubclass(entry, BaseModel)), None)
+    return block
 
 
 def extra_of(info: FieldInfo) -> dict[str, Any]:
@@ -191,29 +108,6 @@ def enters(block: Settings, field: FieldInfo) -> bool:
     return extra.get("role") != "execution" and ("when" not in extra or bool(extra["when"](block)))
 
 
-def without_effect(block: Settings, *, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings that are given and not as usual, but change nothing as the others are: (place, value).
-
-    They are of another name (`of_names`), enter no key (`setting(when=...)`) or do not matter (`matters(when=...)`), of
-    a block or of those in it, or options that a block says itself.
-    """
-    for name in block.without_effect():
-        yield f"{place}{name}", (block.model_extra or {})[name]
-    for name in sorted(block.model_fields_set & type(block).model_fields.keys()):
-        field, value = type(block).model_fields[name], getattr(block, name)
-        extra = extra_of(field)
-        if value == field.get_default(call_default_factory=True) or extra.get("of_report"):
-            continue
-        is_of_name = "names" not in extra or getattr(block, "name", None) in extra["names"]
-        if not is_of_name or not all(extra[how](block) for how in ("when", "matters") if how in extra):
-            yield f"{place}{name}", value
-            continue
-        below = {"": value} if isinstance(value, Settings) else dict(enumerate(value)) if type(value) is tuple else {}
-        for at, inner in below.items():
-            if isinstance(inner, Settings):
-                yield from without_effect(inner, place=f"{place}{name}{'' if at == '' else f'[{at}]'}.")
-
-
 def _same_numbers(value: Any) -> Any:
     """0.0 as 0 where no field says which type is meant (options of a model): both are the same number."""
     if isinstance(value, Mapping):
@@ -221,3 +115,184 @@ def _same_numbers(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_same_numbers(entry) for entry in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class StageConfig(Settings):
+    """The settings of one node. Subclasses name their stage and say what it makes."""
+
+    stage: ClassVar[str]
+    version: ClassVar[int]  # raised by hand when the stage's output changes
+    kind: ClassVar[str]  # 'items' (per video), 'run' (one trained model) or 'table' (one small result)
+    produces: ClassVar[str]  # frames | embeddings | run | predictions | steps | scores | pictures
+    publishes: ClassVar[bool] = False  # of 'items': tables with names and targets are made of all items together
+    reads_labels: ClassVar[bool] = False  # of 'table': names, splits and labels of the videos are read, not only inputs
+
+    costs: ClassVar[tuple[str, ...] | None] = None
+    """Settings on which time and size for a second of video depend; None: runs with other settings tell nothing."""
+    time_grows_with: ClassVar[str] = ""
+    """A number among the settings that time grows with, such as epochs."""
+    rate_counts: ClassVar[Literal["", "size", "time and size"]] = ""
+    """What grows with the rate of the frames that are made or read."""
+
+    @property
+    def stores(self) -> bool:
+        """Whether items are stored; false where they are only streamed into what reads them."""
+        return True
+
+    @property
+    def also_produces(self) -> tuple[str, ...]:
+        """Further kinds of outputs that each item has, under the same spec key."""
+        return ()
+
+    @property
+    def learns_labels(self) -> bool:
+        """Of 'run': whether labels of videos are learned from; else they are in no key and change nothing."""
+        return True
+
+    @property
+    def video_label_setting(self) -> str:
+        """The setting that reads videos' own labels (per_action); empty: those beside labels of rows are in no key."""
+        return ""
+
+    @property
+    def own_labels(self) -> Settings | None:
+        """Labels of this node alone (a LabelsConfig); None: those of the pipeline."""
+        return cast("Settings | None", getattr(self, "labels", None))
+
+    @property
+    def mirrors(self) -> str:
+        """The setting by which frames that are learned from are mirrored, left and right, at random; empty: none is."""
+        return "augment.flip" if getattr(getattr(self, "augment", None), "flip", 0) else ""
+
+    @property
+    def needs_gpu(self) -> str:
+        """What of the settings needs a GPU, and what to do without one; "" where nothing does."""
+        return ""
+
+    @classmethod
+    def role(cls, name: str) -> str:
+        """'spec', 'training', 'execution', 'input' or 'source' for the field ``name``."""
+        return str(extra_of(cls.model_fields[name]).get("role", "spec"))
+
+    @classmethod
+    def expected(cls, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a spec the weights of such a run expect of what reads them: all that is not of training alone."""
+        return {name: spec[name] for name in spec if name not in cls.model_fields or cls.role(name) != "training"}
+
+    @classmethod
+    def used(cls, name: str) -> str:
+        """What a run uses an input for: 'training' alone, 'start', or '' where those that read its weights need it."""
+        return str(extra_of(cls.model_fields[name]).get("used", "")) if name in cls.model_fields else ""
+
+    def counts(self, name: str) -> bool:
+        """Whether the value of a field enters the key, as the other fields are set."""
+        return self.role(name) in {"spec", "training"} and enters(self, type(self).model_fields[name])
+
+    @classmethod
+    def input_kinds(cls, name: str) -> tuple[str, ...]:
+        """What the input field ``name`` may point to, as `produces` values."""
+        return tuple(extra_of(cls.model_fields[name])["kinds"])
+
+    def spec(self) -> dict[str, Any]:
+        """What enters the key by value: plain data, fields in alphabetical order."""
+        fields = type(self).model_fields
+        names = [name for name in sorted(fields) if self.counts(name)]
+        dumped = self.model_dump(mode="json", include=set(names))
+        values = {name: without_execution(getattr(self, name), dumped[name]) for name in names}
+        pairs = {name: list(map(list, values[name].items())) for name in names if extra_of(fields[name]).get("ordered")}
+        return {**values, **{name: entries for name, entries in pairs.items() if entries}}
+
+    def plain(self) -> dict[str, Any]:
+        """What travels to where the work is done, from which the same settings are made again."""
+        return self.model_dump(mode="json")
+
+    def inputs(self) -> dict[str, list[str]]:
+        """Input field -> names of the nodes it points to (empty when not set)."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if self.role(name) == "input"}
+        return {name: [value] if isinstance(value, str) else list(value or ()) for name, value in values.items()}
+
+    def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
+        """These settings with inputs filled in that follow from the nodes they name; ``read`` has all by name."""
+        del read, where
+        return self
+
+    def check_inputs(self, inputs: Mapping[str, Sequence[StageConfig]]) -> None:
+        """Raise ConfigError when these settings do not fit those of the nodes they read (by input field)."""
+
+    def check_names(self) -> None:
+        """Raise ConfigError for a name or option that only a library knows (an encoder's), without loading torch."""
+
+    def plugins(self) -> dict[str, PluginUse]:
+        """Field -> the plug-in that it names."""
+        found = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            blocks = {field: value} if isinstance(value, Settings) else {}
+            if isinstance(value, tuple):
+                blocks = {f"{field}[{n}]": entry for n, entry in enumerate(value) if isinstance(entry, Settings)}
+            found.update({place: use for place, block in blocks.items() if (use := block.plugin()) is not None})
+        return found
+
+    def packages(self, endings: Collection[str]) -> dict[str, str]:
+        """Packages beyond the required ones that these settings need: name to import -> what for, and what to do.
+
+        ``endings`` are those of the videos' file names (.h5).
+        """
+        del endings
+        return {}
+
+    def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
+        """Setting -> the splits that it names, and whether a video has to be in them."""
+        return {}
+
+    def named_videos(self) -> dict[str, tuple[str, ...]]:
+        """Setting -> the videos that it names, by video_id, of any split."""
+        return {}
+
+    def check_files(self, place: Callable[[str], Path]) -> None:
+        """Raise InputError for a table that a field names and that is wrong; ``place`` says where such a file lies."""
+
+    def files_with_videos(self) -> tuple[str, ...]:
+        """Source fields that are set and are tables of some videos (column video_id), whose contents enter the key."""
+        return ()
+
+    def window_rows(self) -> tuple[int, str] | None:
+        """Rows that a window reaches over, and what is done where a video is shorter; None: windows fit any video."""
+        return None
+
+    def rows_of_video(self, *, num_frames: int, duration_seconds: float, start_seconds: float) -> float | None:
+        """About how many rows are made of a video of which so much is known; None where it does not tell."""
+        del num_frames, duration_seconds, start_seconds
+        return None
+
+    def bytes_of_row(self, height: int, width: int) -> float | None:
+        """Bytes that a stored frame of a video of this size takes at most; None where no frames are made."""
+        del height, width
+        return None
+
+    def num_updates(self, rows: Sequence[tuple[str, float]], *, times: float) -> int | None:
+        """About how many updates a run makes of videos (split, rows), each standing for so many; None: not known."""
+        del rows, times
+        return None
+
+    def most_rows(self, num_rows: float) -> float | None:
+        """No more rows of a video than this are made of so many; None where that is not known before."""
+        return num_rows
+
+    def wanted_splits(self) -> tuple[str, ...] | None:
+        """Only videos of these splits are read; None: all."""
+        return None
+
+    def num_frames(self, num_rows: int) -> tuple[int, int] | None:
+        """The fewest and the most frames of a video of which there are so many rows; None where that is not asked."""
+        del num_rows
+        return None
+
+    def hub_weights(self) -> str | None:
+        """Name of an encoder whose weights come from a hub; they are fetched into the store first."""
+        return None
+
+    def sources(self) -> dict[str, str]:
+        """Source field -> path as written, for those that are set."""
+        named = ((name, getattr(self, name)) for name in type(self).model_fields if self.role(name) == "source")
+        return {name: str(value) for name, value in named if value is not None}

@@ -17,7 +17,7 @@ from reelwright.storage.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from reelwright.stages.base.stage_config import StageConfig
+    from reelwright.stages.base.config import StageConfig
     from reelwright.storage.store import Store
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import execution, setting
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import execution, setting
 
 Backend = Literal["auto", "decord", "torchcodec", "torchcodec-cuda", "pyav"]
 

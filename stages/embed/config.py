@@ -11,9 +11,9 @@ from pydantic import Field, PositiveInt, model_validator
 from reelwright.models.encoders.names import NO_FILE, check_encoder, check_weights, is_of_library, is_video_encoder
 from reelwright.models.encoders.outputs import parse_outputs
 from reelwright.stages.augment.config import ViewSettings
-from reelwright.stages.base.config import Settings, execution, matters, node_input, ordered, setting, source_file
+from reelwright.stages.base.config import Settings, StageConfig
+from reelwright.stages.base.fields import execution, matters, node_input, ordered, setting, source_file
 from reelwright.stages.base.plugins import PluginUse, is_plugin
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.sampling.settings import GridSettings, Short
 from reelwright.stages.embed.row_outputs import PieceSettings, check_encoder_of, check_row_outputs
 from reelwright.storage.errors import ConfigError
@@ -154,7 +154,7 @@ class EmbedConfig(StageConfig):
         if not self.embeddings:
             if self.frames is None:
                 raise ValueError("give frames, a decode node, or embeddings and a run that makes rows of them")
-            if self.pieces != PieceSettings():
+            if self.pieces != type(self).model_fields["pieces"].default:
                 raise ValueError("pieces are of whole videos that a run embeds (embeddings); remove pieces")
             return self
         if self.frames is not None:

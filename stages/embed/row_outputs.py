@@ -6,8 +6,7 @@ from collections.abc import Collection
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import Settings, StageConfig
 from reelwright.storage.errors import ConfigError
 
 EMBEDDING = "pooled"  # how the embedding of a row is stored: as the rows of encoders are, so that they can be joined

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from reelwright.stages.base.config import Settings, node_input, setting
+from reelwright.stages.base.config import Settings, StageConfig
+from reelwright.stages.base.fields import node_input, setting
 from reelwright.stages.base.plugins import is_plugin
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.named import NamedSettings
 from reelwright.storage.errors import ConfigError
 

@@ -16,8 +16,7 @@ from reelwright.stages.base.work import InputRef, Work, headroom_line
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.page import Section, Table
 from reelwright.storage.ledger.items import WORK_STEPS, ItemLedger
-from reelwright.storage.store import Store
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import Store, is_url
 
 
 def provenance_sections(work: Work) -> list[Section]:

@@ -32,7 +32,7 @@ import zarr
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.arrays.window_outputs import WindowOutputStore
 from reelwright.storage.results.predictions import METADATA_KEY
-from reelwright.storage.tables.texts import file_names
+from reelwright.storage.tables.names import file_names
 
 SHARD_BYTES = 256 << 20
 _SPANS = ("start_seconds", "stop_seconds", "source_start", "source_stop")

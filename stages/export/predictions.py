@@ -28,7 +28,7 @@ from reelwright.storage.arrays.spans import IntArray
 from reelwright.storage.errors import StageError
 from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.tables.annotations import UNKNOWN
-from reelwright.storage.tables.texts import file_names
+from reelwright.storage.tables.names import file_names
 
 NUM_BEST = 3  # classes of a line of csv
 _MULTI_LABEL_THRESHOLD = 0.5  # probability from which a class counts as present

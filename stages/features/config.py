@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import execution, source_file
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import execution, source_file
 
 _HDF5 = {".h5", ".hdf5", ".mat"}
 

@@ -15,8 +15,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import output_names
 from reelwright.stages.augment.config import AugmentSettings
-from reelwright.stages.base.config import execution, matters, node_input, setting, training
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import execution, matters, node_input, setting, training
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.embed.config import EmbedConfig, PreprocessSettings
 from reelwright.stages.fit.network_config import ModelSettings, NetworkSettings

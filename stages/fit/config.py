@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from reelwright.stages.base.config import Settings, execution, matters, node_input, training
+from reelwright.stages.base.config import Settings, StageConfig
+from reelwright.stages.base.fields import execution, matters, node_input, training
 from reelwright.stages.base.plugins import PluginUse, is_plugin
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.fit.optim.config import EmaSettings, OptimizerSettings, ScheduleSettings
 from reelwright.stages.fit.optim.names import LOOKAHEAD
 from reelwright.stages.index.config import LabelsConfig

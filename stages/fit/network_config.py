@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.systems.carl_options import FRAME_MODEL_OPTIONS
 from reelwright.models.temporal.options import EMBEDS_ROWS, TEMPORAL_OPTIONS, check_options, output_names
-from reelwright.stages.base.config import setting, training
+from reelwright.stages.base.fields import setting, training
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.datasets.sampling.settings import ViewSettings
 from reelwright.stages.fit.config import LearningSettings

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from reelwright.stages.base.config import source_file
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import source_file
 from reelwright.stages.base.plugins import GROUPS, PluginUse
-from reelwright.stages.base.stage_config import StageConfig
 
 
 class ImportModelConfig(StageConfig):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from reelwright.stages.base.config import execution, node_input
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import execution, node_input
 
 
 class ImportPredictionsConfig(StageConfig):

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, execution
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import execution
 from reelwright.stages.synthesize.config import SourceConfig
 
 

@@ -12,8 +12,7 @@ from reelwright.storage.bucket.download_cache import stamps as object_stamps
 from reelwright.storage.digests import digest
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
 from reelwright.storage.ledger.items import ItemRow
-from reelwright.storage.store import Store
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import Store, is_url
 
 SAVE_SECONDS = 10.0  # between two writings of what was found: no more than this is lost when the process is killed
 _SAVE_SHARE = 0.05  # of the time goes into writing, at most: with 100,000 videos the tables take a second

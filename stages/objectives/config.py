@@ -14,7 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from reelwright.stages.base.config import Settings, of_names, parse_config
+from reelwright.stages.base.config import Settings, parse_config
+from reelwright.stages.base.fields import of_names
 from reelwright.stages.base.plugins import is_plugin
 from reelwright.stages.named import NamedSettings
 

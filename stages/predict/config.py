@@ -10,8 +10,8 @@ from pydantic import PositiveInt, field_validator, model_validator
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS, kept_names, output_names
-from reelwright.stages.base.config import execution, node_input, setting, source_file
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import execution, node_input, setting, source_file
 from reelwright.stages.datasets.sampling.settings import CLIPS, Short, WindowGridSettings
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.errors import ConfigError

@@ -11,8 +11,8 @@ from typing import Any
 
 from reelwright.stages.prepare.specs import LayoutSpec, ListSpec
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables.text_tables import read_rows
-from reelwright.storage.tables.texts import read_text
+from reelwright.storage.tables.text_rows import read_rows
+from reelwright.storage.tables.text_tables import read_text
 
 _EVENT = re.compile(r"(?P<event_id>(?P<video>.{11})_(?P<event_key>E_\d+_\d+))_(?P<segment>A_\d+_\d+)")
 

@@ -16,7 +16,7 @@ from reelwright.stages.prepare.patterns import PathIndex, compile_pattern, fill
 from reelwright.stages.prepare.specs import DatasetSpec, LayoutSpec, ListSpec, SegmentsSpec
 from reelwright.storage.errors import InputError
 from reelwright.storage.tables.manifest import VIDEO_SUFFIXES
-from reelwright.storage.tables.texts import is_text, shown
+from reelwright.storage.tables.names import is_text, shown
 
 Lists = list[tuple[ListSpec, Path, dict[str, str]]]  # how it is read, where it lies, what its name says
 _TIME = re.compile(r"(\d+:){0,2}\d+(\.\d+)?")

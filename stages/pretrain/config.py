@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.models.encoders.names import NO_FILE, check_encoder, check_weights, is_video_encoder
-from reelwright.stages.base.config import (
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import (
     execution,
     matters,
     node_input,
@@ -22,7 +23,6 @@ from reelwright.stages.base.config import (
     training,
 )
 from reelwright.stages.base.plugins import PluginUse
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.embed.config import PreprocessSettings, encoder_plugin
 from reelwright.stages.fit.config import LearningSettings
 from reelwright.stages.fit.optim.config import OptimizerSettings

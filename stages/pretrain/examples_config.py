@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from reelwright.stages.augment.config import AugmentSettings
-from reelwright.stages.base.config import Settings, matters
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import matters
 
 
 class KeyFrameSettings(Settings):

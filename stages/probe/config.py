@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, node_input, setting
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import Settings, StageConfig
+from reelwright.stages.base.fields import node_input, setting
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 TaskName = Literal[

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import node_input, setting
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import node_input, setting
 from reelwright.storage.errors import ConfigError
 
 OfRows = Literal["alignment", "correspondences", "similarity", "retrieval", "strip"]

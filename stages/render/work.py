@@ -40,9 +40,9 @@ from reelwright.stages.render.rows import (
 )
 from reelwright.stages.render.scene import NoFramesError, Scene
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.digests import digest
+from reelwright.storage.digests import digest, read_table
 from reelwright.storage.errors import StageError
-from reelwright.storage.files import read_table, remove, replacing, write_json, write_text
+from reelwright.storage.files import remove, replacing, write_json, write_text
 from reelwright.storage.kinds import KINDS
 from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.store import Store

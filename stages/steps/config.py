@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt, model_validator
 
-from reelwright.stages.base.config import matters, node_input, source_file
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import matters, node_input, source_file
 
 
 class StepsConfig(StageConfig):

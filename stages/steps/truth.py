@@ -9,7 +9,7 @@ from reelwright.models.systems.step_states import steps_of_states
 from reelwright.stages.steps.procedure import Procedure, vector
 from reelwright.storage.errors import InputError, nearest
 from reelwright.storage.tables.annotations import UNKNOWN, Annotation
-from reelwright.storage.tables.text_tables import TextRow, read_rows, rows_by_video
+from reelwright.storage.tables.text_rows import TextRow, read_rows, rows_by_video
 
 TrueSteps = list[tuple[float, int]]  # time_seconds, step id; in order of time
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from reelwright.stages.base.config import node_input
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import node_input
 
 
 class SummaryConfig(StageConfig):

@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from reelwright.stages.base.config import Settings, execution, source_file
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import execution, source_file
 from reelwright.stages.synthesize.family_settings import (
     MAX_SIZE,
     MIN_SIZE,

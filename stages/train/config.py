@@ -9,8 +9,8 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveInt, model_valida
 
 from reelwright.models.clip_options import CLIP_MODEL_OPTIONS
 from reelwright.models.temporal.options import TEMPORAL_OPTIONS
-from reelwright.stages.base.config import execution, matters, node_input, setting, training
-from reelwright.stages.base.stage_config import StageConfig
+from reelwright.stages.base.config import StageConfig
+from reelwright.stages.base.fields import execution, matters, node_input, setting, training
 from reelwright.stages.datasets.sampling.settings import CLIPS, WHOLE, EventSettings, Short, WindowGridSettings
 from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.fit.network_config import ModelSettings, NetworkSettings

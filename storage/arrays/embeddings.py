@@ -28,9 +28,10 @@ from reelwright.storage.arrays.zarrs import (
     open_group,
     quiet,
 )
+from reelwright.storage.digests import readable
 from reelwright.storage.errors import StoreError, nearest
 from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import check_there, readable
+from reelwright.storage.store_errors import check_there
 
 Rows = npt.NDArray[Any]
 

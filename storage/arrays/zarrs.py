@@ -23,13 +23,12 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from reelwright.storage.backend import remove_local
 from reelwright.storage.constants import PARTIAL
-from reelwright.storage.digests import file_digest
+from reelwright.storage.digests import SEAL, UNSEALED, file_digest, readable, seal
 from reelwright.storage.errors import ConfigError, StoreError, nearest
-from reelwright.storage.files import SEAL, UNSEALED, folder_bytes, remove, seal
+from reelwright.storage.files import folder_bytes, remove
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import readable
 
 OWN = "reelwright"  # the attribute of groups that holds their seal and, of videos, the list of files
 ZSTD_LEVEL = 1  # on real 480p frames: level 1 keeps 0.77 of the bytes at 150 MB/s, level 3 keeps 0.72 at 80 MB/s

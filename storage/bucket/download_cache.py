@@ -23,7 +23,7 @@ from reelwright.storage.bucket import remote
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, InputError
-from reelwright.storage.urls import cache_folder, is_url, url_name
+from reelwright.storage.store import cache_folder, is_url, url_name
 
 BUDGET_VARIABLE = "REELWRIGHT_CACHE_GB"
 BUDGET_GB = 50.0

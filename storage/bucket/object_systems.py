@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reelwright.storage.errors import ConfigError, UnusableStoreError
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import is_url
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> extra of our package
 _LIBRARIES = (  # whose errors do not derive from OSError

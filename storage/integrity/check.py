@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from reelwright.storage.arrays.shards import broken_shard
 from reelwright.storage.arrays.zarrs import OWN
 from reelwright.storage.constants import PARTIAL, SCHEMA, TEMPORARY, URLS
-from reelwright.storage.digests import KEY_HEX_DIGITS, file_digest, files_digest
-from reelwright.storage.files import broken_seal, has_seal
-from reelwright.storage.kinds import KINDS, OutputKind
+from reelwright.storage.digests import KEY_HEX_DIGITS, broken_seal, file_digest, files_digest, has_seal
+from reelwright.storage.kinds import OutputKind
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.ledger.records import Record
@@ -171,7 +170,7 @@ def check_item_scores(folder: Path, digest: str, row: ItemRow | None = None) -> 
 
 def kept_item(folder: Path, digest: str) -> Path:
     """Where the outputs of a video lie that are kept beside its scores in ``folder``."""
-    return KINDS["attention"].place(folder.parents[1], folder.name) / digest
+    return Store(folder.parents[1]).attention(folder.name) / digest
 
 
 def scored_rows(folder: Path, digest: str) -> int:

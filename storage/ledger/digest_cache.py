@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reelwright.storage.constants import URLS
-from reelwright.storage.digests import file_digest
+from reelwright.storage.digests import file_digest, read_sealed, readable
 from reelwright.storage.errors import ItemError, StoreError
-from reelwright.storage.files import read_sealed, write_sealed
+from reelwright.storage.files import write_sealed
 from reelwright.storage.locks.locks import exclusive
-from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import readable
-from reelwright.storage.urls import is_url
+from reelwright.storage.store import backend_of, is_url
 
 # Size in bytes, mtime in ns, inode; of a folder: of all its files; of an object: size, 0, the number of its version.
 Stamp = tuple[int, int, int]

@@ -13,16 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reelwright.storage.files import (
-    broken_seal,
-    read_sealed,
-    read_sealed_table,
-    remove_files,
-    write_sealed,
-    write_table,
-)
+from reelwright.storage.digests import broken_seal, read_sealed, read_sealed_table, readable
+from reelwright.storage.files import remove_files, write_sealed, write_table
 from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import readable
 
 if TYPE_CHECKING:
     import pyarrow as pa

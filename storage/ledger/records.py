@@ -1,4 +1,10 @@
-"""Records: what a finished node leaves behind, written last; and the newest record of each node of a pipeline file."""
+"""What a store says of itself: records of finished nodes, written last, the newest of each node, and its layout.
+
+``store.json`` at its root, written with the first run, says which layout it has. A store of a newer release is refused,
+since what it holds may mean something else; one of an older release is read, and gets this release's number with the
+next run. What only single fields are about needs no new number: those that another release wrote are kept, and those
+that it lacks are as by default.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from reelwright.storage.errors import StoreError
-from reelwright.storage.files import read_sealed, write_sealed
+from reelwright.storage.constants import SCHEMA
+from reelwright.storage.digests import damaged, read_sealed, readable
+from reelwright.storage.errors import ConfigError, StoreError
+from reelwright.storage.files import write_sealed
 from reelwright.storage.store import Store, backend_of
-from reelwright.storage.store_errors import damaged
+
+LAYOUT = 2  # 1: keys of what reads clips, windows or a model were made with other names of settings
+OLDEST_LAYOUT = 0  # that can be read: without store.json, and the files of loggers lay among those of runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +111,47 @@ def load_record(path: Path) -> Record | None:
 
 
 _FIELDS = {entry.name for entry in fields(Record)} - {"other"}
+
+
+def check_schema(store: Store) -> int | None:
+    """The number of a store; None without one, of a store that is new or of release 0.1.0 or older.
+
+    Raises ConfigError for a number that this release cannot read, StoreError when the file is damaged.
+    """
+    path = store.root / SCHEMA
+    store.backend.pull_file(path)
+    try:
+        with readable(path):
+            number = int(read_sealed(path)["schema"])
+    except FileNotFoundError:
+        return None
+    if number > LAYOUT:
+        raise ConfigError(
+            f"the store {store.place} has layout {number}, of a newer release of reelwright; this one knows up to "
+            f"{LAYOUT}. Install a newer release, or name another store (store:)"
+        )
+    if number < OLDEST_LAYOUT:
+        raise ConfigError(
+            f"the store {store.place} has layout {number}, of an older release of reelwright; this one reads from "
+            f"{OLDEST_LAYOUT} on. Name another store (store:), which makes everything anew, or use the older release"
+        )
+    return number
+
+
+def older_note(store: Store) -> str:
+    """What becomes of the content of an older release's store, for people; "" where there is none."""
+    number = check_schema(store)
+    if number == LAYOUT or (number is None and not store.root.joinpath("nodes").is_dir()):
+        return ""
+    return (
+        f"the store {store.place} is of an older release, in which settings had other names (skip, stride, contrast, "
+        "tcn, ...). Its videos, frames and fetched weights are used as they are; embeddings, runs and predictions are "
+        "made anew under new keys, and videos of videos.synthesize again, once. The old ones stay until "
+        "`reelwright gc --delete`"
+    )
+
+
+def note_schema(store: Store) -> None:
+    """Give the store this release's number, before anything is written to it. Raises as `check_schema`."""
+    if check_schema(store) != LAYOUT:
+        write_sealed(store.root / SCHEMA, {"schema": LAYOUT})

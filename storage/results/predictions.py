@@ -37,9 +37,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reelwright.storage.digests import read_table, readable
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.files import read_table, replacing_folder
-from reelwright.storage.store_errors import readable
+from reelwright.storage.files import replacing_folder
 
 METADATA_KEY = b"reelwright"
 VERSION = 2  # of the schema; 1 kept the heads as a mapping, in an order that meant nothing

@@ -23,10 +23,9 @@ from typing import Any
 import yaml
 
 from reelwright.storage.constants import LOGGERS
-from reelwright.storage.digests import file_digest
+from reelwright.storage.digests import damaged, file_digest, readable
 from reelwright.storage.errors import InputError, StoreError
 from reelwright.storage.files import remove, write_json, write_text
-from reelwright.storage.store_errors import damaged, readable
 
 EXPORTED = "model.json"  # of an exported model, a folder: the digest of every file, as it was written
 

@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reelwright.storage.arrays.spans import IntArray, Spans
+from reelwright.storage.digests import readable
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_table
 from reelwright.storage.results.predictions import scores_matrix
 from reelwright.storage.store import backend_of
-from reelwright.storage.store_errors import readable
 
 Scores = npt.NDArray[np.float32]
 _KEPT = b"reelwright.kept"  # in the metadata of the windows

@@ -35,9 +35,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reelwright.storage.digests import read_table, readable
 from reelwright.storage.errors import InputError
-from reelwright.storage.files import read_table
-from reelwright.storage.store_errors import readable
 
 METADATA_KEY = b"reelwright"
 VERSION = 1  # of the schema

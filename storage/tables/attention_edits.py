@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables.text_tables import TextRow, read_rows, rows_by_video
+from reelwright.storage.tables.text_rows import TextRow, read_rows, rows_by_video
 
 HOW = ("multiply", "replace")
 _BOX = ("x0", "y0", "x1", "y1")

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import replacing
-from reelwright.storage.tables.text_tables import TextRow, read_lines, read_rows, rows_by_video
+from reelwright.storage.tables.text_rows import TextRow, read_rows, rows_by_video
+from reelwright.storage.tables.text_tables import read_lines
 
 ENDING = "_results_pred.csv"
 _COLUMNS = ("video_id", "frame", "class", "confidence", "x", "y", "w", "h")

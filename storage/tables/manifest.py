@@ -11,10 +11,17 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.tables.patterns import folders_of, in_folders, matching, split_pattern
+from reelwright.storage.store import is_url, join_url
+from reelwright.storage.tables.names import (
+    folders_of,
+    in_folders,
+    inputs_among,
+    is_text,
+    matching,
+    shown,
+    split_pattern,
+)
 from reelwright.storage.tables.text_tables import read_columns
-from reelwright.storage.tables.texts import inputs_among, is_text, shown
-from reelwright.storage.urls import is_url, join_url
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -163,7 +170,8 @@ def check_videos(
     """
     ids = {video.video_id for video in videos}
     is_clean = len(ids) == len(videos) > 0 and "" not in ids and {video.split for video in videos} <= set(splits)
-    if is_clean and not missing and is_text("".join([video.path for video in videos])):
+    paths = "".join([video.path for video in videos])
+    if is_clean and not missing and (paths.isascii() or is_text(paths)):
         return
     problems = [*_row_problems(videos, splits), *(_missing(video) for video in missing)]
     problems += left_out if not videos else []

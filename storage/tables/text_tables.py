@@ -7,6 +7,7 @@ What cannot be read for certain is refused with its row and, of bytes, its place
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -17,47 +18,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from reelwright.storage.errors import InputError, nearest
-from reelwright.storage.files import read_table
-from reelwright.storage.tables.texts import read_bytes, read_text
+from reelwright.storage.ledger.digest_cache import Snapshot
 
 _Entry = TypeVar("_Entry")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _SHOWN = 20
 _MANY_BYTES = 4 << 20  # from here on Arrow is faster, its import included
-
-
-class TextRow(NamedTuple):
-    """One row: its number as an editor shows it (the header of a CSV is line 1), and its cells as text, trimmed."""
-
-    number: int
-    cells: dict[str, str]
-
-    def get(self, column: str) -> str:
-        """The cell, or an empty text."""
-        return self.cells.get(column, "")
-
-    def get_number(self, column: str, default: float | None = None) -> float:
-        """The cell as a number, which is neither negative nor infinite; an empty one is ``default``, if given.
-
-        Raises ValueError.
-        """
-        text = self.get(column)
-        if not text and default is not None:
-            return default
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(f"{column} {text!r} is not a number") from None
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{column} {text!r} must not be negative or infinite")
-        return value
-
-    def get_whole(self, column: str) -> int:
-        """The cell as a whole number, which is not negative. Raises ValueError."""
-        value = self.get_number(column)
-        if value != int(value):
-            raise ValueError(f"{column} {self.get(column)!r} is not a whole number")
-        return int(value)
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_NUL = (
+    "holds a NUL, which no text has. Is it UTF-16 without its mark? Save it as UTF-8; else it is damaged, or no table"
+)
+_JOINED = "a byte-order mark stands inside the text: files were joined? Remove it, and a second header"
 
 
 class Columns(NamedTuple):
@@ -65,36 +42,6 @@ class Columns(NamedTuple):
 
     numbers: Sequence[int]
     cells: dict[str, list[str]]
-
-    def rows(self) -> list[TextRow]:
-        """The same row by row."""
-        names = list(self.cells)
-        return [
-            TextRow(number, dict(zip(names, values, strict=True)))
-            for number, *values in zip(self.numbers, *self.cells.values(), strict=True)
-        ]
-
-
-def read_rows(path: Path, *, required: Sequence[str]) -> list[TextRow]:
-    """All rows of a .csv, .tsv or .parquet file; see `read_columns`."""
-    return read_columns(path, required=required).rows()
-
-
-def rows_by_video(path: Path, rows: Iterable[TextRow], parse: Callable[[TextRow], _Entry]) -> dict[str, list[_Entry]]:
-    """What ``parse`` makes of the rows of each video_id, in their order.
-
-    Raises InputError that lists every row of which ``parse`` raises ValueError.
-    """
-    found: dict[str, list[_Entry]] = defaultdict(list)
-    problems = []
-    for row in rows:
-        try:
-            found[row.get("video_id")].append(parse(row))
-        except ValueError as error:
-            problems.append(f"row {row.number}: {error}")
-    if problems:
-        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
-    return dict(found)
 
 
 def read_columns(path: Path, *, required: Sequence[str]) -> Columns:
@@ -123,6 +70,44 @@ def read_columns(path: Path, *, required: Sequence[str]) -> Columns:
                 "row, which swallows what stands between; close it"
             )
     return found
+
+
+def entries_by_video(
+    path: Path, rows: Iterable[tuple[Any, ...]], parse: Callable[..., _Entry]
+) -> dict[str, list[_Entry]]:
+    """What ``parse`` makes of the cells of each video, in their order; ``rows`` are of (number, video_id, *cells).
+
+    Raises InputError that lists every row of which ``parse`` raises ValueError.
+    """
+    found: dict[str, list[_Entry]] = defaultdict(list)
+    problems = []
+    for number, video_id, *cells in rows:
+        try:
+            found[video_id].append(parse(*cells))
+        except ValueError as error:
+            problems.append(f"row {number}: {error}")
+    if problems:
+        raise InputError(f"{path}: {len(problems)} problem(s)", problems)
+    return dict(found)
+
+
+def number_in(text: str, column: str) -> float:
+    """A cell as a number, which is neither negative nor infinite. Raises ValueError."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{column} {text!r} is not a number") from None
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{column} {text!r} must not be negative or infinite")
+    return value
+
+
+def whole_in(text: str, column: str) -> int:
+    """A cell as a whole number, which is not negative. Raises ValueError."""
+    value = number_in(text, column)
+    if value != int(value):
+        raise ValueError(f"{column} {text!r} is not a whole number")
+    return int(value)
 
 
 def read_lines(path: Path, *, delimiter: str = ",") -> list[tuple[int, list[str]]]:
@@ -157,9 +142,13 @@ def _read_text(path: Path, required: Sequence[str]) -> Columns:
     delimiter = _delimiter(first, required, usual="\t" if path.suffix.lower() == ".tsv" else ",")
     header = _names(first, delimiter)
     _check_names(header, path)
-    many = _read_many(text, header, delimiter) if len(text) >= _MANY_BYTES else None
-    if many is not None:
-        return many
+    if len(text) >= _MANY_BYTES:
+        from reelwright.storage.tables.arrow_tables import plain_columns
+
+        columns = plain_columns(text, num_columns=len(header), delimiter=delimiter)
+        many = None if columns is None else _named_columns(range(2, len(columns[0]) + 2), header, columns)
+        if many is not None and all(map(any, zip(*many.cells.values(), strict=True))):  # no row without anything
+            return many
     (_, *numbers), (header, *rows) = _split(text, delimiter=delimiter, path=path)
     return _columns_of(header, numbers, rows, path=path)
 
@@ -210,32 +199,6 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _read_many(text: str, header: Sequence[str], delimiter: str) -> Columns | None:
-    """A long table by Arrow, a fifth of the time; None where it is not plain: quotes, blank lines, anything wrong."""
-    if '"' in text or text.startswith(("\n", "\r")) or "\n\n" in text or "\n\r" in text:
-        return None
-    if text.count("\r") != text.count("\r\n"):
-        return None
-    import pyarrow as pa
-    import pyarrow.csv
-
-    data = text.encode()
-    names = [str(number) for number in range(len(header))]
-    try:
-        table = pyarrow.csv.read_csv(
-            io.BytesIO(data),
-            read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=False),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid:  # rows of another length, or cells too long for it: told with their rows by `columns_of`
-        return None
-    found = _named_columns(range(2, table.num_rows + 2), header, (table[name].to_pylist() for name in names))
-    return found if all(map(any, zip(*found.cells.values(), strict=True))) else None
-
-
 def _named_columns(numbers: Sequence[int], names: Sequence[str], columns: Iterable[Sequence[str]]) -> Columns:
     cells = {name: list(map(str.strip, column)) for name, column in zip(names, columns, strict=True) if name}
     return Columns(numbers, cells)
@@ -263,21 +226,59 @@ def _ragged(cells: Sequence[str], width: int) -> str:
 
 
 def _read_parquet(path: Path) -> Columns:
-    import pyarrow as pa
+    from reelwright.storage.tables.arrow_tables import parquet_columns
 
+    names, columns = parquet_columns(path, read_bytes(path))
+    _check_names(names, path)
+    return Columns(range(len(columns[0]) if columns else 0), dict(zip(names, columns, strict=True)))
+
+
+def read_text(path: Path) -> str:
+    """A text that people wrote: UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so; without the mark.
+
+    Raises InputError for a missing file, and for bytes of another encoding, which are not guessed, with their place.
+    """
     data = read_bytes(path)
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    if b"\0" in data and encoding.startswith("utf-8"):
+        row = data[: data.index(b"\0")].count(b"\n") + 1
+        raise InputError(f"{path}:{row}: {_NUL}")
     try:
-        table = read_table(io.BytesIO(data))
-        _check_names(table.column_names, path)
-        cells = {name: _texts(table[name]) for name in table.column_names}
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: no readable Parquet file: {str(error).splitlines()[0]}. Write it again") from None
-    return Columns(range(table.num_rows), cells)
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(_not_text(path, data, error)) from None
+    for sign, what in (("\0", _NUL), ("\ufeff", _JOINED)):
+        if sign in text:
+            row = text[: text.index(sign)].count("\n") + 1
+            raise InputError(f"{path}:{row}: {what}")
+    return text
 
 
-def _texts(column: Any) -> list[str]:
-    import pyarrow as pa
+def read_bytes(path: Path) -> bytes:
+    """All of a file, in one state. Raises InputError."""
+    try:
+        snapshot = Snapshot.of(path)
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise InputError(f"{path}: no such file. Give a .csv, .tsv or .parquet table") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. Look at its mode and owner, or at the disk"
+        ) from None
+    if not snapshot.is_same():
+        raise InputError(snapshot.changed_message)
+    return data
 
-    is_bytes = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-    values = (column.cast(pa.string()) if is_bytes else column).to_pylist()
-    return ["" if value is None else str(value) for value in values]
+
+def _not_text(path: Path, data: bytes, error: UnicodeDecodeError) -> str:
+    start = data.rfind(b"\n", 0, error.start) + 1
+    row = data.count(b"\n", 0, error.start) + 1
+    if error.encoding != "utf-8":
+        return f"{path}:{row}: begins as {error.encoding} but is not: {error.reason}. Save it as UTF-8"
+    byte = data[error.start : error.start + 1]
+    guess = byte.decode("cp1252", errors="replace")
+    return (
+        f"{path}:{row}: byte {error.start - start + 1} of the row (0x{byte.hex().upper()}) is not UTF-8; in "
+        f"Windows-1252 it would be {guess!r}. Save the file as UTF-8, or: "
+        f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
+    )

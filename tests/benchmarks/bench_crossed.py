@@ -40,7 +40,7 @@ def run(options: Options) -> list[Row]:
     (folder / "reelwright.yaml").write_text(PIPELINE[: PIPELINE.index("  train:")], encoding="utf-8")
     rows = []
     for name, command in COMMANDS.items():
-        found = _crossed(folder, command)
+        found = crossed(folder, command)
         lines = "\n".join(f"  {file} ({len(functions)}): {', '.join(functions)}" for file, functions in found.items())
         print(f"\n{name}: {len(found)} files\n{lines}")
         note = f"{sum(map(len, found.values()))} functions" + (f", aim {AIM}" if name == "run, nothing to do" else "")
@@ -48,8 +48,8 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def _crossed(folder: Path, command: list[str]) -> dict[str, list[str]]:
-    """By file, the functions that are called."""
+def crossed(folder: Path, command: list[str]) -> dict[str, list[str]]:
+    """By file of ours, the functions that a command in ``folder`` calls."""
     target = folder / "crossed.json"
     call = [sys.executable, "-c", CHILD, str(target), *command]
     done = subprocess.run(

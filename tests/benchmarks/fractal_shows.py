@@ -30,7 +30,7 @@ from reelwright.pipeline.config.pipeline_file import build_pipeline
 from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.config.sample_data import make_fractal
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import RunResult
+from reelwright.pipeline.run.runner import RunResult
 from tests.benchmarks.spread import spread_table
 
 SCRATCH = "scratch"

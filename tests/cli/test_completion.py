@@ -11,8 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from reelwright.cli import completion
-from reelwright.cli.examples import EXAMPLES, example_of
-from reelwright.cli.main import app
+from reelwright.cli.main import EXAMPLES, app, example_of
 
 PIPELINE = """
 videos: {folder: videos}

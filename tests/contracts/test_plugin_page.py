@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.config.pipeline_file import load_pipeline
+from reelwright.pipeline.run.checks import check_before_run
 from reelwright.pipeline.run.results import RunOptions
-from reelwright.pipeline.run.runner import check_before_run, open_planner
+from reelwright.pipeline.run.runner import open_planner
 from tests import forks
 from tests.page_code import files_of, write_files
 from tests.small_project import write_rows

@@ -8,8 +8,9 @@ import pytest
 
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.project import Project
+from reelwright.pipeline.run.checks import check_before_run
 from reelwright.pipeline.run.results import RunOptions
-from reelwright.pipeline.run.runner import check_before_run, open_planner
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.stages.probe.tasks import TASKS
 from reelwright.stages.render.work import DRAWN
 from tests.page_code import DOCS, write_files

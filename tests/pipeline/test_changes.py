@@ -17,8 +17,7 @@ from reelwright.pipeline.plan.graph import FRESH, WAITING
 from reelwright.pipeline.plan.why import explain_video
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.reading import read_videos
-from reelwright.pipeline.run.results import RunResult
-from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.run.runner import RunResult, open_planner
 from reelwright.stages.train.config import TrainConfig
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from tests.pipeline.changes import EDITS, Scene, restore, write_changeable

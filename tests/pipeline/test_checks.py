@@ -13,9 +13,10 @@ from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run import checks
+from reelwright.pipeline.run.checks import check_before_run
 from reelwright.pipeline.run.reading import read_videos
 from reelwright.pipeline.run.results import RunOptions
-from reelwright.pipeline.run.runner import check_before_run, open_planner, run_pipeline
+from reelwright.pipeline.run.runner import open_planner, run_pipeline
 from reelwright.stages.decode.config import DecodeConfig
 from reelwright.stages.fit.network_config import MODEL_OPTIONS, ModelSettings
 from reelwright.stages.train.config import TrainConfig

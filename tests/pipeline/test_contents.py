@@ -6,7 +6,7 @@ import pytest
 
 from reelwright.pipeline.config.adhoc import videos_block
 from reelwright.pipeline.inspect.contents import contents_of, source_file
-from reelwright.pipeline.plan.load_dataset import load_dataset
+from reelwright.pipeline.plan.dataset import load_dataset
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
 from tests.small_project import write_rows

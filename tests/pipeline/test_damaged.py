@@ -21,7 +21,7 @@ from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, ReelwrightError, StoreError
 from reelwright.storage.files import write_json, write_sealed
 from reelwright.storage.ledger.items import ItemLedger
-from reelwright.storage.ledger.schema import VERSION
+from reelwright.storage.ledger.records import LAYOUT
 from reelwright.storage.locks.locks import exclusive, holdings
 from reelwright.storage.store import Store
 from tests.small_project import put_back
@@ -204,7 +204,7 @@ def test_a_store_of_a_newer_release_is_refused_by_every_command(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = project.file.store.root
-    write_sealed(root / "store.json", {"schema": VERSION + 1})
+    write_sealed(root / "store.json", {"schema": LAYOUT + 1})
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     monkeypatch.chdir(project.file.folder)
     for command in (*COMMANDS, ("run",), ("verify",), ("verify", "--all", "--repair"), ("gc", "--now", "--delete")):

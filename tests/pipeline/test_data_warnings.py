@@ -11,10 +11,10 @@ import pytest
 from reelwright.cli.run.planning import show_plan
 from reelwright.pipeline.config.pipeline_file import load_pipeline
 from reelwright.pipeline.plan.data_warnings import data_warnings
-from reelwright.pipeline.plan.dataset import Dataset
-from reelwright.pipeline.plan.load_dataset import load_dataset
+from reelwright.pipeline.plan.dataset import Dataset, load_dataset
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.results import RunOptions
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.storage.errors import InputError
 from reelwright.storage.files import write_sealed
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe, stamp
@@ -61,7 +61,7 @@ def load(tmp_path: Path) -> Load:
             f"videos: {{manifest: videos.csv{videos}}}\nlabels: {{{block}: labels.csv{settings}}}\nstore: store\n"
             "stages: {}\n"
         )
-        return load_dataset(load_pipeline(tmp_path / "reelwright.yaml"))
+        return open_planner(load_pipeline(tmp_path / "reelwright.yaml")).dataset
 
     return loaded
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.run.results import NodeResult, RunResult
+from reelwright.pipeline.run.results import NodeResult
+from reelwright.pipeline.run.runner import RunResult
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.base.work import Reporter, SilentReporter
 from reelwright.storage.digests import file_digest

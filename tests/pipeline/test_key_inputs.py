@@ -19,8 +19,8 @@ from reelwright.pipeline.plan.keys import material, node_key, reads, source_dige
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.run.runner import open_planner
 from reelwright.pipeline.run.work_units import build_work
+from reelwright.stages.base.config import StageConfig
 from reelwright.stages.base.registry import STAGES, config_model
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.index.config import LabelsConfig, VideosConfig
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import InputError

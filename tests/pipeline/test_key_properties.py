@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
-from reelwright.stages.base.config import Settings
+from reelwright.stages.base.config import Settings, StageConfig
 from reelwright.stages.base.registry import STAGES, config_model
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.objectives.config import ComparisonSettings
 from reelwright.storage.digests import digest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reelwright.pipeline.plan.data_warnings import labelled_frames
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.checks import labelled_frames
 from reelwright.storage.tables.annotations import Annotation
 from tests.small_project import write_rows
 

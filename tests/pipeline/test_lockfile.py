@@ -13,8 +13,7 @@ import yaml
 from reelwright.pipeline.plan.lockfile import Frozen
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.reading import read_videos
-from reelwright.pipeline.run.results import RunResult
-from reelwright.pipeline.run.runner import open_planner
+from reelwright.pipeline.run.runner import RunResult, open_planner
 from reelwright.storage.errors import ConfigError
 from tests.small_project import read_rows, write_rows
 

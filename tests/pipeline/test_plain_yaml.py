@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from reelwright.pipeline.config.pipeline_file import load_pipeline
-from reelwright.pipeline.config.plain_yaml import read_plain
+from reelwright.pipeline.config.pipeline_file import load_pipeline, read_plain
 from reelwright.storage.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[2] / "pipeline" / "config" / "recipes").glob("*.yaml"))

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from reelwright.pipeline.plan.graph import NodePlan
 from reelwright.pipeline.plan.plan import Planner
 from reelwright.pipeline.project import Project, SilentObserver
-from reelwright.pipeline.run import runner
+from reelwright.pipeline.run import nodes
 from reelwright.pipeline.run.work_units import build_work
 from reelwright.storage.digests import file_digest
 from reelwright.storage.ledger.digest_cache import KnownFiles
@@ -125,10 +126,65 @@ def test_a_run_with_nothing_to_do_tells_nobody_what_it_uses(folder: Path, monkey
         raise AssertionError("others were told")
 
     opened(folder).run()
-    monkeypatch.setattr(runner, "using", never)
+    monkeypatch.setattr(nodes, "using", never)
     assert set(states(folder).values()) == {"up to date"}
     with pytest.raises(AssertionError, match="others were told"):
         states(folder, force=["rows"])
+
+
+class WorkBeginsError(Exception):
+    """Whatever work needs is asked for."""
+
+
+@pytest.fixture
+def idle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project when all is up to date; whatever work needs may not be asked for."""
+    opened(folder).run()
+
+    def never(*_: object, **__: object) -> None:
+        raise WorkBeginsError
+
+    monkeypatch.setattr(nodes, "run_nodes", never)
+    return folder
+
+
+def test_a_run_with_nothing_to_do_asks_for_nothing_that_work_needs(idle: Path) -> None:
+    result = opened(idle).run()
+    assert (result.nothing_to_do, result.failures, result.exit_code) == (True, (), 0)
+    assert [(node.node, node.num_items) for node in result.nodes] == [("rows", 3), ("scores", 3)]
+    assert list(states(idle, until=["rows"])) == ["rows"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"force": "rows"}, {"frozen": True}, {"cluster": {"executor": "local"}}, {"only": "scores", "force": ["scores"]}],
+    ids=str,
+)
+def test_what_is_asked_for_is_looked_at_though_nothing_is_to_do(idle: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(WorkBeginsError):
+        states(idle, **options)
+
+
+@pytest.mark.parametrize("what", ["video", "video changed", "rows gone", "group gone", "record gone", "setting"])
+def test_whatever_is_not_as_it_was_is_work(idle: Path, what: str) -> None:
+    project = opened(idle)
+    plan = project.planner().plan("rows")
+    group = project.file.store.embeddings(plan.spec_key)
+    match what:
+        case "video":
+            np.save(idle / "rows" / "d.npy", np.zeros((4, 2), dtype=np.float32))
+        case "video changed":
+            np.save(idle / "rows" / "a.npy", np.zeros((5, 2), dtype=np.float32))
+        case "rows gone":
+            shutil.rmtree(group / plan.wanted[0].digest)
+        case "group gone":
+            (group / "zarr.json").unlink()
+        case "record gone":
+            (project.file.store.node(plan.key) / "record.json").unlink()
+        case "setting":
+            (idle / "reelwright.yaml").write_text(PIPELINE.replace("fps: 1", "fps: 2"), encoding="utf-8")
+    with pytest.raises(WorkBeginsError):
+        states(idle)
 
 
 def test_a_node_is_planned_again_where_what_it_reads_came_out_otherwise(folder: Path, counted: Counter[str]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
+from reelwright.pipeline.run.checks import check_before_run
 from reelwright.pipeline.run.results import RunOptions
-from reelwright.pipeline.run.runner import check_before_run, open_planner
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.stages.base.work import work_from_plain, work_to_plain
 from reelwright.storage.errors import ConfigError
 

@@ -10,8 +10,8 @@ import pytest
 
 from reelwright.pipeline.plan import why
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import Failure, RunResult
-from reelwright.pipeline.run.runner import all_failures
+from reelwright.pipeline.run.results import Failure, all_failures
+from reelwright.pipeline.run.runner import RunResult
 from reelwright.pipeline.upkeep.quarantine import release
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.ledger.items import ItemRow

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import RunResult
-from reelwright.pipeline.run.runner import all_failures
+from reelwright.pipeline.run.results import all_failures
+from reelwright.pipeline.run.runner import RunResult
 from tests.small_project import read_rows, write_rows, write_video
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reelwright.pipeline.project import Project
-from reelwright.pipeline.run.results import RunResult
+from reelwright.pipeline.run.runner import RunResult
 from reelwright.storage.errors import ConfigError
 from tests import forks
 from tests.small_project import read_rows, write_rows, write_video

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
+from reelwright.pipeline.config.pipeline_file import without_effect
 from reelwright.pipeline.config.recipes import read_recipe
 from reelwright.pipeline.project import Project
-from reelwright.stages.base.config import parse_config, without_effect
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.train.config import TrainConfig
 from tests.benchmarks.st_abn_shows import auc, in_box, mirror_image, stages_of
 

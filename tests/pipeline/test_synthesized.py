@@ -31,13 +31,13 @@ from reelwright.pipeline.executors.executors import LocalExecutor, sized
 from reelwright.pipeline.executors.progress_file import LiveReporter
 from reelwright.pipeline.executors.unit_scheduler import DEATHS, Ended, Pool, Spreader
 from reelwright.pipeline.inspect.logs import account
-from reelwright.pipeline.plan.load_dataset import NODE, why_to_make
 from reelwright.pipeline.plan.lockfile import Frozen
+from reelwright.pipeline.plan.synthetic import NODE, why_to_make
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.estimate import MAKING, estimates
 from reelwright.pipeline.run.reading import read_for_run, read_videos
-from reelwright.pipeline.run.results import RunOptions
-from reelwright.pipeline.run.runner import all_failures, open_planner
+from reelwright.pipeline.run.results import RunOptions, all_failures
+from reelwright.pipeline.run.runner import open_planner
 from reelwright.pipeline.upkeep.gc import Limits, sweep
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
@@ -51,7 +51,6 @@ from reelwright.stages.synthesize.items import run_items
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
 from reelwright.storage.errors import ConfigError, InputError, StageError
-from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import read_records, write_record
 from reelwright.storage.store import Store
@@ -687,7 +686,7 @@ def test_a_run_with_retries_tries_samples_again_over_which_workers_died(tmp_path
     (tmp_path / "reelwright.yaml").write_text(UNLABELLED, encoding="utf-8")
     file = load_pipeline(tmp_path / "reelwright.yaml")
     pool = PoolHere(kills=("2", DEATHS))
-    read = partial(read_for_run, file, SilentObserver(), known=KnownFiles(file.store.files), check=lambda _: None)
+    read = partial(read_for_run, file, SilentObserver(), check=lambda _: None)
     assert [video.video_id for video in read(RunOptions(), executor=There(pool)).videos] == ["1", "3"]
     pool.kills = DEATHS
     assert [video.video_id for video in read(RunOptions(retries=1), executor=There(pool)).videos] == ["1", "2", "3"]

@@ -19,8 +19,8 @@ COUNT = Stage("toy_stage.config:CountConfig", "toy_stage.work:run", "Count the r
 """,
     "toy_stage/config.py": '''
 from typing import ClassVar
-from reelwright.stages.base.config import (node_input)
-from reelwright.stages.base.stage_config import (StageConfig)
+from reelwright.stages.base.fields import node_input
+from reelwright.stages.base.config import StageConfig
 
 
 class CountConfig(StageConfig):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from reelwright.stages.base.config import Settings, parse_config, without_effect
+from reelwright.pipeline.config.pipeline_file import without_effect
+from reelwright.stages.base.config import Settings, StageConfig, parse_config
 from reelwright.stages.base.registry import STAGES, config_model
-from reelwright.stages.base.stage_config import StageConfig
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError

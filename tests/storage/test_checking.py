@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from reelwright.storage.arrays.shards import broken_shard
 from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, publish
-from reelwright.storage.files import SEAL, UNSEALED, broken_seal, has_seal, seal, write_sealed, write_table
+from reelwright.storage.digests import SEAL, UNSEALED, broken_seal, has_seal, seal
+from reelwright.storage.files import write_sealed, write_table
 from reelwright.storage.integrity.check import check_item, check_weights
 from reelwright.storage.ledger.digest_cache import KnownFiles
 from reelwright.storage.ledger.items import ItemRow

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reelwright.storage.errors import InputError
-from reelwright.storage.tables.annotations import Annotation
-from reelwright.storage.tables.labels import labels_from_column, labels_from_columns, labels_from_table
+from reelwright.storage.tables.annotations import Annotation, labels_from_column, labels_from_columns, labels_from_table
 from reelwright.storage.tables.manifest import (
     ManifestVideo,
     check_videos,

@@ -10,7 +10,7 @@ import pytest
 from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.tables.feature_files import is_feature_file
 from reelwright.storage.tables.manifest import ManifestVideo, scan_folder, scan_glob
-from reelwright.storage.tables.patterns import matching, split_pattern
+from reelwright.storage.tables.names import matching, split_pattern
 
 NAMES = (
     "a.mp4",

@@ -31,9 +31,8 @@ from reelwright.storage.ledger.records import read_records
 from reelwright.storage.lock_holder import Owner
 from reelwright.storage.locks import locks, places
 from reelwright.storage.locks.locks import exclusive, holdings, using
-from reelwright.storage.store import Store, backend_of
+from reelwright.storage.store import Store, _cache_folder, backend_of, cache_folder, is_url, join_url
 from reelwright.storage.tables.manifest import read_manifest, scan_folder
-from reelwright.storage.urls import _cache_folder, cache_folder, is_url, join_url
 
 
 class Machines:

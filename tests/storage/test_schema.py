@@ -10,12 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reelwright.storage.digests import read_sealed, read_sealed_table
 from reelwright.storage.errors import ConfigError, StoreError
-from reelwright.storage.files import read_sealed, read_sealed_table, write_sealed, write_table
+from reelwright.storage.files import write_sealed, write_table
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes, VideoProbe
 from reelwright.storage.ledger.items import ItemLedger, ItemRow, items_table
-from reelwright.storage.ledger.records import Record, load_record, read_records, write_record
-from reelwright.storage.ledger.schema import OLDEST, VERSION, check_schema, note_schema, older_note
+from reelwright.storage.ledger.records import (
+    LAYOUT,
+    OLDEST_LAYOUT,
+    Record,
+    check_schema,
+    load_record,
+    note_schema,
+    older_note,
+    read_records,
+    write_record,
+)
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
 from tests.storage.test_remote import Machines, machines
@@ -33,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 def test_a_new_store_gets_the_number_once(store: Store) -> None:
     assert check_schema(store) is None
     note_schema(store)
-    assert check_schema(store) == VERSION
+    assert check_schema(store) == LAYOUT
     before = (store.root / "store.json").stat()
     note_schema(store)
     assert (store.root / "store.json").stat().st_mtime_ns == before.st_mtime_ns
@@ -43,10 +53,13 @@ def test_a_new_store_gets_the_number_once(store: Store) -> None:
     ("number", "message"),
     [
         (
-            VERSION + 1,
-            rf"layout {VERSION + 1}, of a newer release .* up to {VERSION}. Install a newer release",
+            LAYOUT + 1,
+            rf"layout {LAYOUT + 1}, of a newer release .* up to {LAYOUT}. Install a newer release",
         ),
-        (OLDEST - 1, rf"layout {OLDEST - 1}, of an older release .* reads from {OLDEST} on. Name another store"),
+        (
+            OLDEST_LAYOUT - 1,
+            rf"layout {OLDEST_LAYOUT - 1}, of an older release .* reads from {OLDEST_LAYOUT} on. Name another store",
+        ),
     ],
 )
 def test_a_number_that_cannot_be_read_is_refused(store: Store, number: int, message: str) -> None:
@@ -57,11 +70,11 @@ def test_a_number_that_cannot_be_read_is_refused(store: Store, number: int, mess
     assert read_sealed(store.root / "store.json") == {"schema": number}
 
 
-@pytest.mark.parametrize("number", [OLDEST, *range(OLDEST + 1, VERSION)])
+@pytest.mark.parametrize("number", [OLDEST_LAYOUT, *range(OLDEST_LAYOUT + 1, LAYOUT)])
 def test_of_an_older_store_is_said_what_is_made_anew_until_it_has_the_number(store: Store, number: int) -> None:
     assert older_note(store) == ""  # there is nothing yet
     write_record(store, RECORD, project=store.root / "projects" / "p")
-    if number > OLDEST:  # which had no such file
+    if number > OLDEST_LAYOUT:  # which had no such file
         write_sealed(store.root / "store.json", {"schema": number})
     assert "settings had other names (skip, stride, " in older_note(store)
     assert "frames and fetched weights are used as they are; embeddings, runs" in older_note(store)
@@ -78,9 +91,9 @@ def test_a_number_that_is_damaged_is_refused(store: Store, content: str) -> None
 
 def test_all_machines_see_the_number_of_a_bucket(machines: Machines) -> None:
     note_schema(machines.use("one"))
-    assert check_schema(machines.use("two")) == VERSION
-    write_sealed(machines.use("newer").root / "store.json", {"schema": VERSION + 1})
-    with pytest.raises(ConfigError, match=rf"the store file://.* has layout {VERSION + 1}, of a newer release"):
+    assert check_schema(machines.use("two")) == LAYOUT
+    write_sealed(machines.use("newer").root / "store.json", {"schema": LAYOUT + 1})
+    with pytest.raises(ConfigError, match=rf"the store file://.* has layout {LAYOUT + 1}, of a newer release"):
         check_schema(machines.use("two"))
 
 

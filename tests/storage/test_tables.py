@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.tables import text_tables
-from reelwright.storage.tables.text_tables import read_columns, read_lines
-from reelwright.storage.tables.texts import read_text
+from reelwright.storage.tables.text_tables import read_columns, read_lines, read_text
 
 PLAIN = "video_id,label\na,fäll\nb,walk\n"
 CELLS = {"video_id": ["a", "b"], "label": ["fäll", "walk"]}

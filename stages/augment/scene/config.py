@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reelwright.stages.base.config import Settings, matters, setting
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import matters, setting
 
 Range = tuple[float, float]
 _FEWEST_CLIPS = 2  # of a batch, for one to be behind another

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, matters, setting
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import matters, setting
 
 Short = Literal["pad", "repeat", "leave_out"]
 CLIPS = ("segments", "dense", "multi_start", "stretched")  # samplings of clips that stand for their video

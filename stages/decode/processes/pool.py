@@ -28,8 +28,8 @@ from reelwright.stages.decode.processes import wire
 from reelwright.stages.decode.processes.child import START_LIMIT_SECONDS, Child, next_child
 from reelwright.storage.bucket.download_cache import local_file
 from reelwright.storage.errors import InputError, ItemError, ReelwrightError
+from reelwright.storage.store import is_url
 from reelwright.storage.store_errors import why_broken
-from reelwright.storage.urls import is_url
 
 # Signals that a process brings upon itself; all others come from outside.
 _FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS"})

@@ -15,8 +15,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from reelwright.models.encoders.build import build_encoder
+from reelwright.storage.digests import SEAL, UNSEALED, seal
 from reelwright.storage.errors import InputError
-from reelwright.storage.files import SEAL, UNSEALED, replacing, seal
+from reelwright.storage.files import replacing
 from reelwright.storage.store import Store
 
 _LIMIT_SECONDS = 5.0  # for the hub to answer at all

@@ -32,10 +32,9 @@ from torch import Tensor, nn
 
 from reelwright.models.encoders.base import DataConfig, Encoder
 from reelwright.stages.embed.encoding.streams import Streams
-from reelwright.storage.digests import digest
+from reelwright.storage.digests import digest, readable
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import write_json
-from reelwright.storage.store_errors import readable
 
 EAGER = "eager"
 TOLERANCE = 1e-4  # of the largest absolute value of an output, fp32

@@ -15,10 +15,9 @@ import torch
 from reelwright.models.encoders.build import DataConfig, Encoder
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
 from reelwright.stages.embed.encoding.streams import Streams
-from reelwright.storage.digests import digest
+from reelwright.storage.digests import digest, readable
 from reelwright.storage.errors import StoreError
 from reelwright.storage.files import write_json
-from reelwright.storage.store_errors import readable
 
 BUDGET_SECONDS = 3.0  # of measuring, warm-up included
 ROUNDS = 3

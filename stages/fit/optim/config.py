@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from reelwright.stages.base.config import Settings, execution, matters, of_names
+from reelwright.stages.base.config import Settings
+from reelwright.stages.base.fields import execution, matters, of_names
 from reelwright.stages.fit.optim.names import LOOKAHEAD, OPTIONS, check_optimizer
 
 _PERIODIC = ("cosine_restarts", "step", "cyclic")  # schedules that have a period

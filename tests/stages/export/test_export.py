@@ -24,7 +24,7 @@ from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.arrays.spans import Spans
 from reelwright.storage.errors import ConfigError, StageError, StoreError
 from reelwright.storage.results.predictions import PredictedVideo, PredictionInfo, PredictionSet, Scored, open_writer
-from reelwright.storage.tables.texts import file_names
+from reelwright.storage.tables.names import file_names
 
 CLASSES = ("idle", "cut", "pour it")
 

@@ -12,7 +12,7 @@ import pytest
 
 from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.index import work
-from reelwright.storage.files import broken_seal
+from reelwright.storage.digests import broken_seal
 from reelwright.storage.ledger.digest_cache import KnownFiles, KnownProbes
 from reelwright.storage.store import Store
 from tests.small_project import write_video

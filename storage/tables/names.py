@@ -1,86 +1,22 @@
-"""Texts and names that people write: how a text is encoded, file names for ids, and which files are no inputs.
+"""Names of files and objects that people give: patterns, which are no inputs, and names for ids.
 
-The encoding is UTF-8 or what a byte-order mark says, and is never guessed.
+Patterns such as ``clips/**/*.mp4`` mean over names of objects what they mean to `glob.glob` for files.
 """
 
 from __future__ import annotations
 
-import codecs
+import fnmatch
+import functools
+import glob
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from reelwright.storage.digests import digest
-from reelwright.storage.errors import InputError
-from reelwright.storage.ledger.digest_cache import Snapshot
+from reelwright.storage.errors import ConfigError
 
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-
-
-def read_text(path: Path) -> str:
-    """A text that people wrote: UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so; without the mark.
-
-    Raises InputError for a missing file, and for bytes of another encoding, which are not guessed, with their place.
-    """
-    data = read_bytes(path)
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if b"\0" in data and encoding.startswith("utf-8"):
-        row = data[: data.index(b"\0")].count(b"\n") + 1
-        raise InputError(f"{path}:{row}: {_NUL}")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InputError(_not_text(path, data, error)) from None
-    for sign, what in (("\0", _NUL), ("\ufeff", _JOINED)):
-        if sign in text:
-            row = text[: text.index(sign)].count("\n") + 1
-            raise InputError(f"{path}:{row}: {what}")
-    return text
-
-
-def read_bytes(path: Path) -> bytes:
-    """All of a file, in one state. Raises InputError."""
-    try:
-        snapshot = Snapshot.of(path)
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise InputError(f"{path}: no such file. Give a .csv, .tsv or .parquet table") from None
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}. Look at its mode and owner, or at the disk"
-        ) from None
-    if not snapshot.is_same():
-        raise InputError(snapshot.changed_message)
-    return data
-
-
-def _not_text(path: Path, data: bytes, error: UnicodeDecodeError) -> str:
-    start = data.rfind(b"\n", 0, error.start) + 1
-    row = data.count(b"\n", 0, error.start) + 1
-    if error.encoding != "utf-8":
-        return f"{path}:{row}: begins as {error.encoding} but is not: {error.reason}. Save it as UTF-8"
-    byte = data[error.start : error.start + 1]
-    guess = byte.decode("cp1252", errors="replace")
-    return (
-        f"{path}:{row}: byte {error.start - start + 1} of the row (0x{byte.hex().upper()}) is not UTF-8; in "
-        f"Windows-1252 it would be {guess!r}. Save the file as UTF-8, or: "
-        f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
-    )
-
-
-_NUL = (
-    "holds a NUL, which no text has. Is it UTF-16 without its mark? Save it as UTF-8; else it is damaged, or no table"
-)
-_JOINED = "a byte-order mark stands inside the text: files were joined? Remove it, and a second header"
-
+_Parts = tuple[re.Pattern[str] | None, ...]  # None: `**`, any number of folders
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST = 80
 _PARTIAL = frozenset(
@@ -163,3 +99,64 @@ _NOT_UTF8 = "not UTF-8, so no table can hold the name. Rename, as `convmv -f lat
 _HIDDEN = "hidden, as what macOS writes beside files (._NAME). Rename what is meant to be used"
 _SYSTEM = "written by the system"
 _NOT_WHOLE = "named as a download that has not ended. Finish it, or remove it"
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text may fit several names, as ``*.mp4`` does."""
+    return glob.has_magic(text)
+
+
+def split_pattern(url: str) -> tuple[str, str]:
+    """The folder below which all matches of a URL lie, and the pattern from there on.
+
+    Raises ConfigError where the bucket itself is a pattern.
+    """
+    scheme, _, rest = url.partition("://")
+    parts = rest.split("/")
+    fixed = next((number for number, part in enumerate(parts) if is_pattern(part)), len(parts) - 1)
+    if not fixed:
+        raise ConfigError(f"{url}: name the bucket; only what comes after it may be a pattern")
+    return f"{scheme}://{'/'.join(parts[:fixed])}", "/".join(parts[fixed:])
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Those names that fit, sorted folder by folder as paths are.
+
+    ``*`` and ``?`` stay within a folder, ``**`` goes down, and what begins with a dot must be named with it.
+    """
+    wanted = tuple(_compiled(part) for part in pattern.split("/"))
+    return sorted((name for name in names if _fits(name.split("/"), wanted)), key=in_folders)
+
+
+def in_folders(name: str) -> list[str]:
+    """What names are sorted by, so that objects come in the order of paths: ``a/b`` before ``a-b``."""
+    return name.split("/")
+
+
+def folders_of(names: Iterable[str]) -> set[str]:
+    """All folders that names lie in."""
+    found: set[str] = set()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(part: str) -> re.Pattern[str] | None:
+    if part == "**":
+        return None
+    hidden = "" if part.startswith(".") else r"(?!\.)"
+    return re.compile(hidden + fnmatch.translate(part))
+
+
+def _fits(parts: list[str], wanted: _Parts) -> bool:
+    if not wanted:
+        return not parts
+    first, *rest = wanted
+    if first is None:
+        is_shown = bool(parts) and not parts[0].startswith(".")
+        return _fits(parts, tuple(rest)) or (is_shown and _fits(parts[1:], wanted))
+    return bool(parts) and first.match(parts[0]) is not None and _fits(parts[1:], tuple(rest))
