@@ -31,7 +31,7 @@ def test_examples_pass_the_tests_that_the_package_has_for_them(tmp_path: Path) -
     write_files(PAGE, tmp_path)
     done = run_tests(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "16 passed" in done.stdout
+    assert "17 passed" in done.stdout
 
 
 def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
