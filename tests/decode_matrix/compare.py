@@ -243,9 +243,9 @@ def _parts(group: Sequence[Asked]) -> tuple[dict[str, int], dict[str, int]]:
 def _take(rows: Rows, chunk: FrameChunk, truth: Truth, *, is_every: bool) -> None:
     pictures = truth.pictures() if is_every and truth.numbers else None
     for place, frame in enumerate(chunk.frames[: max(0, MAX_ROWS - chunk.start_row)]):
-        row, source = chunk.start_row + place, int(chunk.source_frame[place])
+        row, source = chunk.start_row + place, int(chunk.times.source_frame[place])
         rows.numbers[row] = read_number(frame) if truth.has_numbers else nearest(frame, truth.pictures(), source)
-        rows.source[row], rows.seconds[row] = source, float(chunk.pts_seconds[place])
+        rows.source[row], rows.seconds[row] = source, float(chunk.times.pts_seconds[place])
         if pictures is not None and source < len(pictures) and pictures[source].shape == frame.shape:
             rows.differences[row] = int(np.abs(pictures[source].astype(np.int16) - frame).max())
 
