@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "contents": {"features", "train", "steps"},  # a block of videos, a split, a kind of labels
     "data": {"evaluate"},  # the times of thumbnails, for sheets of frames
-    "dataset": {"steps"},  # a kind of labels
+    "dataset": {"features", "steps"},  # what is in files, for messages; a kind of labels
     "history": {"steps"},  # an output kind
     "importing": {"features"},  # the command of this stage
     "preparing": {"train", "steps"},  # a split; the folder with the procedures to start from
