@@ -66,7 +66,7 @@ def pytest_sessionfinish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, so that none of several processes has one of them left at the end."""
-    items.sort(key=lambda item: not {"slow", "real"} & set(item.path.parts))
+    items.sort(key=lambda item: not {"slow", "real", "decode_matrix"} & set(item.path.parts))
 
 
 def pytest_collection_finish() -> None:

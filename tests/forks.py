@@ -198,7 +198,7 @@ def listen() -> None:
             listening.bind(str(_address(kind)))
             listening.listen(_MOST_WAITING)
             process = subprocess.Popen(
-                [sys.executable, "-c", _SERVER, kind, str(listening.fileno()), str(until)],
+                [sys.executable, "-c", _SERVER, kind, str(_address(kind)), str(listening.fileno()), str(until)],
                 cwd=Path(__file__).parents[1],
                 pass_fds=[listening.fileno(), until],
                 env=child.environment() if kind == "decoders" else None,
@@ -214,8 +214,6 @@ def close() -> None:
     os.close(_lifeline)
     while _servers:
         _servers.pop().wait(30)
-    for kind in _IMPORTS:
-        _address(kind).unlink()
 
 
 _IMPORTS = {  # all that a process would import, so that a fork begins to work at once
@@ -247,12 +245,15 @@ _lifeline = -1  # held open by the process that listens alone
 _PLACE = os.environ.setdefault(  # of the process that listens; short, for addresses have 100 characters
     "REELWRIGHT_TEST_FORKS", f"{tempfile.gettempdir()}/reelwright-tests-{os.getpid()}"
 )
-# Nothing is imported before the first call: most runs of a few tests need none.
-_SERVER = (
-    "import select, sys; kind, listening, until = sys.argv[1], *map(int, sys.argv[2:]); "
-    "until in select.select([listening, until], [], [])[0] and sys.exit(); "
-    "from tests.forks import serve; serve(kind, listening, until)"
-)
+_SERVER = """
+import os, select, sys
+kind, address, *descriptors = sys.argv[1:]
+listening, until = map(int, descriptors)
+if until not in select.select([listening, until], [], [])[0]:  # nothing is imported before the first call
+    from tests.forks import serve
+    serve(kind, listening, until)
+os.unlink(address)
+"""
 
 
 def _address(kind: str) -> Path:
