@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,10 +19,8 @@ NODES = """  scores: {uses: probe, embeddings: embed, fractions: [0.5, 1], split
 
 
 @pytest.fixture(scope="module")
-def drawn(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    folder = tmp_path_factory.mktemp("drawn")
-    shutil.copytree(finished, folder, dirs_exist_ok=True)  # whose store others copy, and look at as a whole
-    path = folder / "drawn.yaml"
+def drawn(finished: Path) -> Project:
+    path = finished / "drawn.yaml"
     text = (finished / "reelwright.yaml").read_text(encoding="utf-8")
     path.write_text(text[: text.index("  train:\n")] + NODES, encoding="utf-8")
     project = Project.open(path)
