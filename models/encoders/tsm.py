@@ -109,6 +109,7 @@ class TsmEncoder(TimmEncoder):
     """
 
     kind = "video"
+    is_reentrant = False  # the convolutions are told how many frames a clip has
 
     def __init__(
         self,

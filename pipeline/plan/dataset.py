@@ -143,7 +143,8 @@ class Dataset:
         """Usable videos by digest; a video that occurs under two names is one item."""
         found: dict[str, VideoItem] = {}
         probes, entries = self.probes, self.files.entries  # looked up 100,000 times
-        for video, digest in zip(self.videos, self.digests.values(), strict=True):
+        for video in self.videos:
+            digest = self.digests[video.video_id]
             if digest is None or digest in found or (probe := probes.get(digest)) is None or probe.status not in DONE:
                 continue
             path, seconds = video.path, probe.duration_seconds or None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +71,6 @@ def run_nodes(
 
     ``known`` goes by the videos as they were just found; None: they were not looked at. Raises as `run_pipeline`.
     """
-    _calm_threads()
     selected = graph.selected(only=options.only, until=options.until)
     settings = cluster_settings(file, options.cluster)  # wrong ones are told before videos are read
     check_settings(file, graph, selected, executor=settings.executor)
@@ -109,14 +107,6 @@ def _run_all(run: NodesRun, names: Sequence[str], *, is_local: bool) -> None:
         if result.state == FAILED and not run.options.keep_going:
             break
     run.notes = () if frozen is None else frozen.notes(planner)
-
-
-def _calm_threads() -> None:
-    """Let OpenMP threads of torch sleep while they wait, unless the user said otherwise.
-
-    Spinning, they take the cores from the decoding processes: embedding on two busy cores was 3.5 times slower.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 
 
 def _run_node(name: str, run: NodesRun) -> tuple[NodeResult, list[Failure]]:

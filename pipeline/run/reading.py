@@ -13,6 +13,7 @@ from pathlib import Path
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.executors.executors import Executor, LocalExecutor
 from reelwright.pipeline.executors.progress_file import reporting
+from reelwright.pipeline.plan.data_warnings import check_shares
 from reelwright.pipeline.plan.dataset import Dataset, load_dataset
 from reelwright.pipeline.plan.synthetic import NODE, synthetic_set_of
 from reelwright.pipeline.run.results import Observer, RunOptions
@@ -89,8 +90,7 @@ def read_videos(
         if make and _make_videos(file, observer, known=files, jobs=jobs, again=anew, executor=executor):
             files = KnownFiles(file.store.files)  # it took a while
         dataset = load_dataset(file, files)
-    if check is not None:
-        check(dataset)
+    (check_shares if check is None else check)(dataset)
     unread = dataset.to_read(failed=anew, quarantined=quarantined)
     if not unread:
         return dataset

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from reelwright.stages.arrays.tables import as_frame, draw_points, frame_of, html_table, required
+from reelwright.stages.arrays.tables import SHOWN, as_frame, draw_points, frame_of, html_table, required
 from reelwright.stages.datasets.embedded import chosen_output
 from reelwright.stages.export.embeddings import axis_names
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
@@ -229,4 +229,4 @@ class Embeddings(Mapping[str, VideoEmbeddings]):
 
     def _repr_html_(self) -> str:
         rows = [(name, video.split) for name, video in self._videos.items()]
-        return html_table(("video_id", "split"), rows, title=repr(self).strip("<>"))
+        return html_table(("video_id", "split"), rows, title=repr(self).strip("<>"), most=SHOWN)

@@ -104,7 +104,7 @@ class ScoreTables:
         table = self.videos()
         names = ("video_id", "label", "score")
         rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-        return html_table(names, rows, title=repr(self).strip("<>"))
+        return html_table(names, rows, title=repr(self).strip("<>"), most=SHOWN)
 
 
 class Predictions(ScoreTables, PredictionSet):

@@ -49,10 +49,10 @@ def frame_of_lines(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Any:
     return frame_of({name: [line[place] for line in lines] for place, name in enumerate(names)})
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str) -> str:
-    """A table of the first rows for notebooks; all texts are escaped."""
-    rest = len(rows) - SHOWN
-    rows = [*rows[:SHOWN], *([(f"and {rest} more", *[""] * (len(header) - 1))] if rest > 0 else [])]
+def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str, most: int | None = None) -> str:
+    """A table for notebooks, of the first ``most`` rows (None: of all); all texts are escaped."""
+    if most is not None and len(rows) > most:
+        rows = [*rows[:most], (f"and {len(rows) - most} more", *[""] * (len(header) - 1))]
     cells = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in header)
     lines = "".join(
         "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(_text(cell))}</td>" for cell in row) + "</tr>"

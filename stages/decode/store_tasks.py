@@ -70,7 +70,7 @@ def store_video(*, store: str, **source: Any) -> Iterator[Sent]:
             try:
                 for batch in rows.batches(STORE_BATCH_ROWS, start=start):
                     writer.append(batch.frames, batch.times)
-                    yield {"event": "rows", "rows": len(batch.frames)}, []
+                    yield {"event": "rows", "rows": len(batch.pictures)}, []
                 rows.check_complete()
             except ItemError as error:
                 if error.status != "truncated" or not writer.num_rows:

@@ -1,10 +1,11 @@
 """The engine: frames of many videos in, rows of each into a sink; decoding, forward pass and writing overlap.
 
-    decode, then geometry    reader thread          main thread                    writer thread
-    worker processes  ---->  events, bounded  --->  rows -> batches -> encoder --->  sink (shards, ledger)
+    decode, then geometry    reader thread          main thread         encoder          main, writer thread
+    worker processes  ---->  events, bounded  --->  rows -> batches ->  (streams)  --->  sink (shards, ledger)
 
-Batches are filled across videos. What a failed attempt left is dropped, wherever it is on its way. Memory is bounded by
-the queues and by one shard for each video in work, whatever the length of a video.
+Batches are filled across videos, and a few of them are on their way through the encoder at once; their rows come out in
+order. What a failed attempt left is dropped, wherever it is. Memory is bounded by the queues, these batches, and one
+shard for each video in work, whatever the length of a video.
 """
 
 from __future__ import annotations
@@ -93,19 +94,27 @@ class EmbedEngine:
         """
         with Background(depth=WRITES_AHEAD) as writer, read_ahead(events, depth=EVENTS_AHEAD) as incoming:
             self._write = writer.call
-            for event in incoming:
-                match event:
-                    case Restarted():
-                        self._restart(event)
-                    case Opened():
-                        self._open(event, start_rows.get(event.digest, 0))
-                    case FrameChunk():
-                        self._take(event)
-                    case Ended():
-                        self._end(event)
-            self._submit(self._batcher.flush())
-            self._drain(0)
+            try:
+                self._take_all(incoming, start_rows)
+            except BaseException:
+                for each in self._in_flight:
+                    each.submitted.cancel()
+                raise
         assert not self._videos, f"videos that never ended: {sorted(self._videos)}"
+
+    def _take_all(self, events: Iterable[Event], start_rows: Mapping[str, int]) -> None:
+        for event in events:
+            match event:
+                case Restarted():
+                    self._restart(event)
+                case Opened():
+                    self._open(event, start_rows.get(event.digest, 0))
+                case FrameChunk():
+                    self._take(event)
+                case Ended():
+                    self._end(event)
+        self._submit(self._batcher.flush())
+        self._drain(0)
 
     def _open(self, event: Opened, start: int) -> None:
         is_whole = event.start_row < self._clip.first_frame(start)  # a second backend begins at the first frame

@@ -228,7 +228,8 @@ def _seal_group(group: Path, values: Mapping[str, Any]) -> None:
     seal(path)
 
 
-def _plain(attributes: Mapping[str, object]) -> dict[str, Any]:
-    """As a group gives them back: tuples are lists."""
-    found: dict[str, Any] = json.loads(json.dumps(dict(attributes)))
-    return found
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -105,8 +105,7 @@ class RunFolder:
         except StoreError:  # not there, or damaged: it is written anew
             before = {}
         values = {**values, **{name: value for name, value in before.items() if name not in values}}
-        plain = json.loads(json.dumps(values))  # tuples as lists
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
+        text = yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=120)
         write_text(self.path / "config.yaml", text)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -175,3 +174,10 @@ def check_exported(folder: Path, names: Iterable[str]) -> None:
                 f"{folder / name} is not the file that was exported ({EXPORTED} has another digest): it is damaged, "
                 "was changed or is gone. Export the model again"
             )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and mappings as dicts: all that plain YAML knows, dates too, which JSON does not."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -133,6 +133,7 @@ class WorkerPool:
                 messages.clear()
                 self.submit(task, first=True)
             else:
+                del found[task.name]  # of many thousands one is in hand
                 yield task, messages, event
 
     def close(self) -> None:

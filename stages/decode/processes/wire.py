@@ -62,10 +62,11 @@ def _parts(array: NDArray[Any] | list[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 def _shape(array: NDArray[Any] | list[NDArray[Any]]) -> tuple[int, ...]:
-    """Raises ValueError where the entries of a list have several."""
+    """Raises ValueError where the entries of a list have several, or several dtypes."""
     shapes = {part.shape for part in _parts(array)}
-    if len(shapes) > 1:
-        raise ValueError(f"frames of one video have the shapes {', '.join(map(str, sorted(shapes)))}")
+    if len(shapes) > 1 or len({part.dtype for part in _parts(array)}) > 1:
+        kinds = sorted({f"{part.dtype} {part.shape}" for part in _parts(array)})
+        raise ValueError(f"frames of one video are of several kinds: {', '.join(kinds)}")
     return (len(array), *shapes.pop()) if isinstance(array, list) else shapes.pop()
 
 

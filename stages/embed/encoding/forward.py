@@ -68,6 +68,10 @@ class Submitted:
         self._since = time.perf_counter() - started.seconds if is_alone else None
         self.seconds = 0.0  # that it took of the machine's time, known with the result
 
+    def cancel(self) -> None:
+        """Leave it out where it has not begun; nobody asks for its result."""
+        self._started.cancel()
+
     def result(self) -> dict[str, Rows]:
         """Wait for the rows by output, (B, ...) or (B, V, ...) of V views. Raises as `ForwardPass.submit`."""
         found = [part.result() for part in self._started.result()]
@@ -120,11 +124,15 @@ class ForwardPass:
         if execution.compile:
             self.call = torch.compile(self._encoder, dynamic=False)  # it sees batches of one size
         self._runtime: Runtime | None = None
-        self._normalise = Normalise(config, device=execution.device, channels_last=execution.channels_last)
+        self.streams = streams or Streams()
+        self._normalise = self._normaliser(channels_last=execution.channels_last)
         self._upload, self._download = Upload(execution.device), Download(execution.device)
         self._note = note or (lambda _: None)
-        self.streams = streams or Streams()
         self._halving = threading.Lock()
+
+    def _normaliser(self, *, channels_last: bool) -> Normalise:
+        is_alone = self.streams.num == 1
+        return Normalise(self._config, device=self.execution.device, channels_last=channels_last, limits=is_alone)
 
     @property
     def rows_at_once(self) -> int:
@@ -156,7 +164,7 @@ class ForwardPass:
         """From now on compute with ``runtime``, which was built with `sample`."""
         self._runtime = self.call = runtime
         if runtime.wants_plain_layout:
-            self._normalise = Normalise(self._config, device=self.execution.device, channels_last=False)
+            self._normalise = self._normaliser(channels_last=False)
 
     def submit(self, rows: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None = None) -> Submitted:
         """Start the forward pass of frames (B,H,W,3), clips (B,T,H,W,3) or views; it goes in parts when memory ran out.

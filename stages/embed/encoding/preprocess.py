@@ -79,15 +79,16 @@ def data_config_from(values: Mapping[str, Any]) -> DataConfig:
 class Normalise:
     """uint8 frames (B,H,W,3) or clips (B,T,H,W,3) -> float32 (B,3,H,W) or (B,3,T,H,W), normalised, on ``device``."""
 
-    def __init__(self, config: DataConfig, *, device: torch.device, channels_last: bool) -> None:
+    def __init__(self, config: DataConfig, *, device: torch.device, channels_last: bool, limits: bool = True) -> None:
+        """``limits``: on a CPU one thread does it; not for threads that have few: what they set is taken by others."""
         mean, std = torch.tensor(config.mean, device=device), torch.tensor(config.std, device=device)
         self._scale = 1 / (255 * std)
         self._shift = -mean / std
-        self._channels_last = channels_last
+        self._channels_last, self._limits = channels_last, limits and device.type == "cpu"
 
     def __call__(self, frames: Tensor) -> Tensor:
         """The batch in the memory layout chosen; channels last is how frames lie already."""
-        with _one_thread() if frames.device.type == "cpu" else contextlib.nullcontext():
+        with _one_thread() if self._limits else contextlib.nullcontext():
             if self._channels_last:
                 return torch.addcmul(self._shift, frames.to(self._scale.dtype), self._scale).movedim(-1, 1)
             bytes_first = frames.movedim(-1, 1).contiguous()  # a quarter of what floats would be to move
@@ -99,9 +100,6 @@ class Normalise:
 def _one_thread() -> Iterator[None]:
     """So little work is soon done by one; others would burn their cores, which decoding shares, with waiting."""
     before = torch.get_num_threads()
-    if before == 1:
-        yield
-        return
     torch.set_num_threads(1)
     try:
         yield

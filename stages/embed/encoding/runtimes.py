@@ -124,7 +124,7 @@ def build(name: str, encoder: Encoder, x: Tensor, streams: Streams) -> Runtime:
     seen = (x, x.flip(0) * -0.5)  # also another batch: what a network does with one may hang on its values
     wanted = [each.result() for each in [streams.start(functools.partial(model, each)) for each in seen]]
     try:
-        call, versions = _BUILDERS[name](model, x, streams.threads)
+        call, versions = _BUILDERS[name](model, x, streams)
         found = [streams.start(functools.partial(call, each)) for each in seen]
         differs = max(difference(each.result(), rows) for each, rows in zip(found, wanted, strict=True))
     except _ERRORS as error:
@@ -254,7 +254,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"
 
 
-def _folded(model: nn.Module, x: Tensor, _threads: int) -> tuple[Call, dict[str, str]]:
+def _folded(model: nn.Module, x: Tensor, _streams: Streams) -> tuple[Call, dict[str, str]]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and tracing warns of every shape
         traced = torch.jit.trace(model, x, check_trace=False)  # type: ignore[no-untyped-call]
@@ -264,14 +264,15 @@ def _folded(model: nn.Module, x: Tensor, _threads: int) -> tuple[Call, dict[str,
     return frozen, {}
 
 
-def _onnx(model: nn.Module, x: Tensor, threads: int) -> tuple[Call, dict[str, str]]:
+def _onnx(model: nn.Module, x: Tensor, streams: Streams) -> tuple[Call, dict[str, str]]:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as library
 
     # They share no base but Exception.
     errors = tuple(each for each in vars(library).values() if isinstance(each, type) and issubclass(each, Exception))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # a pool that all passes share, beside the thread of each
+    options.intra_op_num_threads, options.inter_op_num_threads = streams.num * (streams.threads - 1) + 1, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding shares the cores
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
@@ -293,7 +294,7 @@ def _onnx(model: nn.Module, x: Tensor, threads: int) -> tuple[Call, dict[str, st
     return call, {"onnxruntime": version("onnxruntime")}
 
 
-_BUILDERS: dict[str, Callable[[nn.Module, Tensor, int], tuple[Call, dict[str, str]]]] = {
+_BUILDERS: dict[str, Callable[[nn.Module, Tensor, Streams], tuple[Call, dict[str, str]]]] = {
     "folded": _folded,
     "onnx": _onnx,
 }

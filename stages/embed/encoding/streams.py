@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -18,6 +18,7 @@ import torch
 from reelwright.models.encoders.base import Encoder
 
 MOST_STREAMS = 8  # each holds the activations of a batch
+MOST_OF_CLIPS = 2  # of an encoder of clips, one of which takes hundreds of MB
 
 T = TypeVar("T")
 
@@ -33,23 +34,30 @@ class Streams:
         if num > 1:
             self._pool = ThreadPoolExecutor(num, "reelwright-forward", _limit_threads, (self.threads,))
             all_there = threading.Barrier(num)
-            for each in [self._pool.submit(all_there.wait) for _ in range(num)]:
-                each.result()
+            try:
+                for each in [self._pool.submit(all_there.wait) for _ in range(num)]:
+                    each.result()
+            except BaseException:  # a thread could not be started: those that are there wait for it
+                all_there.abort()
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                raise
             torch.set_num_threads(threads)  # threads that others start later take what was set last
 
     @classmethod
     def beside(cls, encoder: Encoder, device: torch.device, *, is_fixed: bool) -> Streams:
         """As many as this machine has threads; one on a GPU, of a fixed computation, and where passes share state."""
         is_single = device.type != "cpu" or is_fixed or not encoder.is_reentrant
-        return cls(1 if is_single else min(MOST_STREAMS, torch.get_num_threads()))
+        most = 1 if is_single else MOST_OF_CLIPS if encoder.kind == "video" else MOST_STREAMS
+        return cls(min(most, torch.get_num_threads()))
 
     def start(self, function: Callable[[], T]) -> Started[T]:
         """Start a pass, in inference mode; more than `num` of them wait for each other."""
         call = partial(_clocked, function)
         if self._pool is None:
-            found = call()
-            return Started(lambda: found, share=1.0)
-        return Started(self._pool.submit(call).result, share=1 / self.num)
+            found: Future[tuple[T, float]] = Future()
+            found.set_result(call())
+            return Started(found, share=1.0)
+        return Started(self._pool.submit(call), share=1 / self.num)
 
     def seconds(self, function: Callable[[], object]) -> float:
         """How long a pass takes of the machine's time, measured in all streams at once."""
@@ -62,17 +70,21 @@ class Streams:
 class Started(Generic[T]):
     """A pass that was started."""
 
-    def __init__(self, wait: Callable[[], tuple[T, float]], *, share: float) -> None:
-        self._wait, self._share = wait, share
+    def __init__(self, future: Future[tuple[T, float]], *, share: float) -> None:
+        self._future, self._share = future, share
 
     def result(self) -> T:
         """What it gave. Raises what it raised."""
-        return self._wait()[0]
+        return self._future.result()[0]
+
+    def cancel(self) -> None:
+        """Leave it out where it has not begun: at the end of the process all that were started are waited for."""
+        self._future.cancel()
 
     @property
     def seconds(self) -> float:
         """How long it kept its share of the machine, in seconds of the whole."""
-        return self._wait()[1] * self._share
+        return self._future.result()[1] * self._share
 
 
 def _limit_threads(num: int) -> None:

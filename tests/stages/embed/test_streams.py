@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from reelwright.models.systems.embedding_head import EmbeddingEncoder
 from reelwright.stages.embed import videos
 from reelwright.stages.embed.encoding import runtimes
 from reelwright.stages.embed.encoding.forward import Execution, ForwardPass
-from reelwright.stages.embed.encoding.streams import MOST_STREAMS, Streams
+from reelwright.stages.embed.encoding.streams import MOST_OF_CLIPS, MOST_STREAMS, Streams
 from reelwright.storage.errors import StageError
 
 CPU = torch.device("cpu")
@@ -113,8 +114,10 @@ def test_only_encoders_that_keep_nothing_run_side_by_side(encoder, two_threads, 
     assert num(EmbeddingEncoder(encoder, 4, num_features=64)) == 2
     encoder_of_a_user = type("Own", (torch.nn.Module,), {"is_reentrant": False})()
     assert num(encoder_of_a_user) == 1
+    video = build_encoder("frames/test_vit", seed=0, model_args={"img_size": 32, "clip_length": 2})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert num(encoder) == MOST_STREAMS
+    assert num(video) == MOST_OF_CLIPS
 
 
 def test_a_job_of_several_streams_gives_the_rows_of_one(project, monkeypatch):
@@ -140,3 +143,45 @@ def test_a_job_of_several_streams_gives_the_rows_of_one(project, monkeypatch):
         one, several = (project.rows(name, key=key) for key in ("one", "several"))
         assert np.allclose(one.output("pooled"), several.output("pooled"), atol=1e-5)
         assert len({row.tobytes() for row in several.output("pooled")}) == len(several.output("pooled"))
+
+
+def test_threads_that_others_start_after_a_pass_take_all(encoder):
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        several = passes(encoder, 2)
+        assert several.streams.threads == 2
+        several.submit(frames(8)).result()
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(two_threads, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def second_fails(thread):
+        started.append(thread)
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="can't start"):
+        Streams(2)
+    monkeypatch.undo()
+    started[0].join(10)
+    assert not started[0].is_alive()
+
+
+def test_passes_that_have_not_begun_are_left_out(two_threads):
+    streams, may_end, ran = Streams(2), threading.Event(), []
+    first = [streams.start(may_end.wait) for _ in range(2)]
+    waiting = [streams.start(partial(ran.append, number)) for number in range(3)]
+    for each in waiting:
+        each.cancel()
+    may_end.set()
+    assert [each.result() for each in first] == [True, True]
+    assert streams.start(lambda: "after").result() == "after"
+    assert ran == []
