@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
-from reelwright.pipeline.config.profiles import cluster_settings
 from reelwright.pipeline.plan.data_warnings import length_notes
 from reelwright.pipeline.plan.dataset import load_dataset
 from reelwright.pipeline.plan.graph import FRESH, Graph, NodePlan, build_graph
@@ -72,7 +71,6 @@ def run_pipeline(file: PipelineFile, observer: Observer, options: RunOptions | N
     options = options or RunOptions()
     graph = build_graph(file)
     selected, forced = graph.selected(only=options.only, until=options.until), graph.all_named(options.force)
-    cluster_settings(file, options.cluster)  # wrong ones are told whatever is to do
     file.store.backend.check_writable()
     makes_videos = file.videos.synthesize is not None  # before any label of theirs can be read
     planner = None if makes_videos else open_planner(file, graph=graph, forced=forced)
@@ -103,7 +101,8 @@ def _is_done(planner: Planner, selected: Collection[str], options: RunOptions) -
 
     What is asked for, whatever is to do, is looked at all the same: a lock file, a cluster.
     """
-    if planner.dataset.unread or options.frozen or any(value is not None for value in options.cluster.values()):
+    is_elsewhere = bool(planner.file.cluster) or any(value is not None for value in options.cluster.values())
+    if planner.dataset.unread or options.frozen or is_elsewhere:
         return False
     try:
         return all(planner.plan(name).is_done for name in selected)
