@@ -118,6 +118,11 @@ class NodePlan:
         return self.node.config.kind == "items" and self.node.config.stores
 
     @property
+    def is_one_thing(self) -> bool:
+        """Whether all videos together make something, for which the rows of each do not stand."""
+        return self.node.config.kind != "items" or self.node.config.publishes
+
+    @property
     def keeps_inputs(self) -> bool:
         """Whether what it read of the videos lies beside its record."""
         return self.node.config.kind == "run" or self.node.config.publishes

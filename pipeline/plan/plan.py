@@ -253,9 +253,7 @@ class Planner:
 
     def _is_in_place(self, plan: NodePlan) -> bool:
         """Whether what a node makes as a whole is there: all but rows of single videos."""
-        config = plan.node.config
-        is_one_thing = config.publishes or config.kind != "items"
-        return not is_one_thing or self.file.store.backend.has(self._marker(plan))
+        return not plan.is_one_thing or self.file.store.backend.has(self._marker(plan))
 
     def _marker(self, plan: NodePlan) -> Path:
         """What says that the output of a node is there as a whole."""
