@@ -31,6 +31,7 @@ from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_c
 from reelwright.stages.embed.encoding.forward import ForwardPass
 from reelwright.stages.embed.encoding.preprocess import geometry_of
 from reelwright.stages.embed.encoding.runtimes import EAGER
+from reelwright.stages.embed.encoding.streams import Streams
 from reelwright.stages.embed.engine import EmbedEngine
 from reelwright.stages.embed.sink import MemorySink, OutputRows
 from reelwright.stages.embed.videos import CHUNK_BYTES, clip_of, prepare_forward
@@ -219,7 +220,8 @@ class ArrayModel:
                 "runtime": EAGER,
             }
         )
-        forward = prepare_forward(loaded, wish, tuning=store.root / "tuning", note=lambda _: None)
+        one_by_one = Streams()  # a batch or two is waited for
+        forward = prepare_forward(loaded, wish, tuning=store.root / "tuning", note=lambda _: None, streams=one_by_one)
         return _Encoder(loaded, forward, decode, self.run.output)
 
 

@@ -108,13 +108,15 @@ def prepare_forward(
     note: Callable[[str], None],
     num_views: int | None = None,
     num_rows: float = 0.0,
+    streams: Streams | None = None,
 ) -> ForwardPass:
     """The encoder on its device; layout, batch size and runtime as set, else as measured (remembered in ``tuning``).
 
     With ``num_views`` each row is so many frames. About ``num_rows`` frames or clips are to be encoded: whether another
     runtime than eager is worth its building depends on that.
 
-    What is deterministic does not hang on measurements: it has a fixed batch size and layout.
+    What is deterministic does not hang on measurements: it has a fixed batch size and layout. Without ``streams`` there are
+    as many as suit many batches.
     """
     wish = Execution(
         device=pick_device(config.device),
@@ -124,7 +126,7 @@ def prepare_forward(
         channels_last=bool(config.channels_last),
         batch_size=config.batch_size or 1,
     )
-    streams = Streams.beside(loaded.encoder, wish.device, is_fixed=config.deterministic or config.compile)
+    streams = streams or Streams.beside(loaded.encoder, wish.device, is_fixed=config.deterministic or config.compile)
     if config.deterministic:
         wish = replace(wish, batch_size=config.batch_size or fixed_batch(loaded.encoder, wish.device))
     elif config.batch_size is None or config.channels_last is None:
