@@ -115,8 +115,8 @@ def prepare_forward(
     With ``num_views`` each row is so many frames. About ``num_rows`` frames or clips are to be encoded: whether another
     runtime than eager is worth its building depends on that.
 
-    What is deterministic does not hang on measurements: it has a fixed batch size and layout. Without ``streams`` there are
-    as many as suit many batches.
+    What is deterministic does not hang on measurements: it has a fixed batch size and layout. Without ``streams`` there
+    are as many as suit many batches.
     """
     wish = Execution(
         device=pick_device(config.device),
