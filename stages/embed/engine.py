@@ -96,10 +96,9 @@ class EmbedEngine:
             self._write = writer.call
             try:
                 self._take_all(incoming, start_rows)
-            except BaseException:
-                for each in self._in_flight:
+            finally:
+                for each in self._in_flight:  # there are some only where it ended early
                     each.submitted.cancel()
-                raise
         assert not self._videos, f"videos that never ended: {sorted(self._videos)}"
 
     def _take_all(self, events: Iterable[Event], start_rows: Mapping[str, int]) -> None:

@@ -6,6 +6,7 @@ layer for the slower one, which is slow whenever decoding has its core.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -34,13 +35,12 @@ class Streams:
         if num > 1:
             self._pool = ThreadPoolExecutor(num, "reelwright-forward", _limit_threads, (self.threads,))
             all_there = threading.Barrier(num)
-            try:
+            with contextlib.ExitStack() as unless_all:  # where a thread cannot be started, others wait for it
+                unless_all.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+                unless_all.callback(all_there.abort)
                 for each in [self._pool.submit(all_there.wait) for _ in range(num)]:
                     each.result()
-            except BaseException:  # a thread could not be started: those that are there wait for it
-                all_there.abort()
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                unless_all.pop_all()
             torch.set_num_threads(threads)  # threads that others start later take what was set last
 
     @classmethod
