@@ -38,8 +38,9 @@ from reelwright.storage.files import write_json
 
 EAGER = "eager"
 TOLERANCE = 1e-4  # of the largest absolute value of an output, fp32
-BUILD_SECONDS = {"folded": 4.0, "onnx": 4.0}  # about, before one was built: two cores, MobileNetV2
-PAYS = 5  # a runtime is tried where the job takes so many times as long as building it
+RUNTIMES = ("folded", "onnx")  # in the order in which they are tried
+TRY_SECONDS, TRY_BATCHES = 1.0, 12  # about what building and timing one takes: so long, and the time of so many batches
+PAYS = 3  # a runtime is tried where the job takes so many times as long
 LEAST_BATCHES = 20  # below, nothing is timed
 ROUNDS = 3
 _ERRORS = (  # of building and trying one: of libraries too, that are there and cannot be imported
@@ -162,16 +163,15 @@ def fastest(
     known, tried = remembered(path), False
     before = [entry.eager_seconds for entry in known.values() if entry.eager_seconds]
     a_batch = min(before or (streams.seconds(functools.partial(eager, x)) for _ in range(2)))
-    eager_seconds = num_batches * a_batch
     built: dict[str, Runtime] = {}
-    best, least = EAGER, eager_seconds
-    for name, usual in BUILD_SECONDS.items():
-        if missing(name) or (name not in known and least < PAYS * usual):
+    best, least = EAGER, num_batches * a_batch
+    for name in RUNTIMES:
+        if missing(name) or (name not in known and least < PAYS * (TRY_SECONDS + TRY_BATCHES * a_batch)):
             continue
         if name not in known:
             known[name], tried = _measured(name, encoder, eager, x, built, streams), True
         of = known[name]
-        seconds = of.seconds + eager_seconds / of.speedup if not of.refused else float("inf")
+        seconds = of.seconds + num_batches * a_batch / of.speedup if not of.refused else float("inf")
         if seconds < least:
             best, least = name, seconds
     if tried:
@@ -195,7 +195,7 @@ def remembered(path: Path) -> dict[str, Measured]:
     try:
         with readable(path):
             found = json.loads(path.read_text(encoding="utf-8"))
-            return {name: Measured(**values) for name, values in found.items() if name in BUILD_SECONDS}
+            return {name: Measured(**values) for name, values in found.items() if name in RUNTIMES}
     except (FileNotFoundError, StoreError):
         return {}
 
