@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## Run the whole chain on made-up procedure videos (about 5 minutes, then nothing to do)
 	@$(BIN)/reelwright demo --folder demo
 
-test: check  ## Format, lint, types, import arrows, then the default tests (3 to 5 minutes)
+test: check  ## Format, lint, types, import arrows, then the default tests (3 to 4 minutes)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(INSTALLED)  ## The tests that take longer
