@@ -46,7 +46,7 @@ def _place(store: Store, plan: NodePlan) -> str:
 def _print_record(record: Record) -> None:
     """How much was made when, and what came out."""
     typer.echo(
-        f"finished {record.finished}: {record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}"
+        f"finished {record.finished[:19].replace('T', ' ')} UTC: {record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}"
     )
     if line := headroom_line(record.work):
         typer.echo(line)

@@ -211,7 +211,7 @@ def note_record(
         work=_work_done(plan, done, seconds, share) if seconds and share else {},
         files=_files(plan, planner.file.store),
         versions=_versions(),
-        finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        finished=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
     )
     if reads:
         write_input_videos(planner.file.store, plan.key, reads)

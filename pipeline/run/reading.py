@@ -205,6 +205,6 @@ def _record_made(file: PipelineFile, wanted: SyntheticSet, *, num_made: int, sec
         bytes=sum(row.bytes for row in wanted.made.values()),
         seconds=seconds,
         work={"videos": num_made, "seconds": seconds} if num_made or before is None else before.work,
-        finished=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        finished=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
     )
     write_record(file.store, record, project=file.store.project(file.path))

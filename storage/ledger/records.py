@@ -43,7 +43,7 @@ class Record:
     work: dict[str, float] = field(default_factory=dict)
     """What the run that finished it did: videos, video_seconds, rows, bytes, seconds, and the share of a training that
     it did in them; `run -n` estimates from it."""
-    finished: str = ""  # UTC, for people; nothing depends on it
+    finished: str = ""  # UTC, for people, and for the order of runs, of which several may end in a second
     other: dict[str, Any] = field(default_factory=dict)  # fields of another release, kept as they are
 
 
