@@ -45,9 +45,9 @@ def _place(store: Store, plan: NodePlan) -> str:
 
 def _print_record(record: Record) -> None:
     """How much was made when, and what came out."""
-    typer.echo(
-        f"finished {record.finished[:19].replace('T', ' ')} UTC: {record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}"
-    )
+    when = record.finished[:19].replace("T", " ")
+    made = f"{record.rows:,} rows, {bytes_text(record.bytes)}, {seconds_text(record.seconds)}"
+    typer.echo(f"finished {when} UTC: {made}")
     if line := headroom_line(record.work):
         typer.echo(line)
     for name, value in record.items.items():
