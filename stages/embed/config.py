@@ -154,7 +154,7 @@ class EmbedConfig(StageConfig):
         if not self.embeddings:
             if self.frames is None:
                 raise ValueError("give frames, a decode node, or embeddings and a run that makes rows of them")
-            if self.pieces != type(self).model_fields["pieces"].default:
+            if self.pieces != PieceSettings():
                 raise ValueError("pieces are of whole videos that a run embeds (embeddings); remove pieces")
             return self
         if self.frames is not None:

@@ -63,9 +63,9 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 class Submitted:
     """A batch of rows on its way, in whatever parts it goes through the encoder."""
 
-    def __init__(self, started: Started[list[Pending]], *, num_views: int | None, is_alone: bool) -> None:
-        self._started, self._num_views = started, num_views
-        self._since = time.perf_counter() - started.seconds if is_alone else None
+    def __init__(self, started: Started[list[Pending]], *, num_views: int | None, since: float | None) -> None:
+        """``since`` when the machine is at it alone (performance counter); None: beside others."""
+        self._started, self._num_views, self._since = started, num_views, since
         self.seconds = 0.0  # that it took of the machine's time, known with the result
 
     def cancel(self) -> None:
@@ -174,8 +174,9 @@ class ForwardPass:
         """
         if self.num_views is not None:
             rows, mask = rows.reshape(-1, *rows.shape[2:]), None
+        since = time.perf_counter() if self.streams.num == 1 else None
         started = self.streams.start(partial(self._parts, rows, mask if self._encoder.takes_mask else None))
-        return Submitted(started, num_views=self.num_views, is_alone=self.streams.num == 1)
+        return Submitted(started, num_views=self.num_views, since=since)
 
     def _parts(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_] | None) -> list[Pending]:
         parts: list[Pending] = []
@@ -214,7 +215,7 @@ class ForwardPass:
         if is_one_size and num_rows < size:
             frames = np.concatenate([frames, frames[-1:].repeat(size - num_rows, axis=0)])
         host = torch.from_numpy(np.ascontiguousarray(frames))
-        with torch.inference_mode(), current(execution.device):
+        with current(execution.device):
             x = self._normalise(self._upload(host))
             with autocast(execution.device, execution.precision):
                 outputs = self.call(x) if mask is None else self._encoder(x, self._upload(torch.from_numpy(mask)))

@@ -12,7 +12,6 @@ eager see batches of one size: a smaller one is filled up.
 
 from __future__ import annotations
 
-import functools
 import json
 import platform
 import statistics
@@ -21,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from reelwright.models.encoders.base import DataConfig, Encoder
-from reelwright.stages.embed.encoding.streams import Streams
+from reelwright.stages.embed.encoding.streams import OnItsWay, Streams
 from reelwright.storage.digests import digest, readable
 from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.files import write_json
@@ -123,10 +123,10 @@ def build(name: str, encoder: Encoder, x: Tensor, streams: Streams) -> Runtime:
         raise RuntimeRefused(why)
     model = _Outputs(encoder).eval()
     seen = (x, x.flip(0) * -0.5)  # also another batch: what a network does with one may hang on its values
-    wanted = [each.result() for each in [streams.start(functools.partial(model, each)) for each in seen]]
+    wanted = [each.result() for each in [streams.start(partial(model, each)) for each in seen]]
     try:
         call, versions = _BUILDERS[name](model, x, streams)
-        found = [streams.start(functools.partial(call, each)) for each in seen]
+        found = [streams.start(partial(call, each)) for each in seen]
         differs = max(difference(each.result(), rows) for each, rows in zip(found, wanted, strict=True))
     except _ERRORS as error:
         raise RuntimeRefused(f"it cannot be built: {_short(error)}") from error
@@ -159,17 +159,22 @@ def fastest(
     num_batches = num_rows / len(x)
     if num_batches < LEAST_BATCHES:
         return None
-    eager = _Outputs(encoder).eval()
     known, tried = remembered(path), False
     before = [entry.eager_seconds for entry in known.values() if entry.eager_seconds]
-    a_batch = min(before or (streams.seconds(functools.partial(eager, x)) for _ in range(2)))
+    of_eager = partial(streams.start, partial(_Outputs(encoder).eval(), x))
+    a_batch = min(before or (streams.seconds(of_eager) for _ in range(2)))
     built: dict[str, Runtime] = {}
     best, least = EAGER, num_batches * a_batch
     for name in RUNTIMES:
         if missing(name) or (name not in known and least < PAYS * (TRY_SECONDS + TRY_BATCHES * a_batch)):
             continue
         if name not in known:
-            known[name], tried = _measured(name, encoder, eager, x, built, streams), True
+            tried = True
+            try:
+                built[name] = build(name, encoder, x, streams)
+                known[name] = _measured(built[name], x, streams, of_eager)
+            except RuntimeRefused as refused:
+                known[name] = Measured(refused=str(refused))
         of = known[name]
         seconds = of.seconds + num_batches * a_batch / of.speedup if not of.refused else float("inf")
         if seconds < least:
@@ -209,7 +214,7 @@ def memory_of(folder: Path, encoder: Encoder, config: DataConfig, x: Tensor, *, 
     return folder / f"runtimes-{readable_name}-{digest(facts)[:12]}.json"
 
 
-@functools.cache
+@cache
 def cpu_name() -> str:
     """Model and instruction set of the processor."""
     lines = []
@@ -229,16 +234,9 @@ def of_name(name: str, encoder: Encoder, x: Tensor, *, where: str, streams: Stre
         ) from refused
 
 
-def _measured(
-    name: str, encoder: Encoder, eager: Call, x: Tensor, built: dict[str, Runtime], streams: Streams
-) -> Measured:
-    """Build a runtime and time it in turns with eager; what was built is put into ``built``."""
-    try:
-        runtime = build(name, encoder, x, streams)
-    except RuntimeRefused as refused:
-        return Measured(refused=str(refused))
-    built[name] = runtime
-    of_eager, of_runtime = functools.partial(eager, x), functools.partial(runtime.call, x)
+def _measured(runtime: Runtime, x: Tensor, streams: Streams, of_eager: Callable[[], OnItsWay]) -> Measured:
+    """Time a runtime in turns with eager, which ``of_eager`` starts a pass of."""
+    of_runtime = partial(streams.start, partial(runtime.call, x))
     streams.seconds(of_runtime)  # the first passes of a traced model still optimise it
     pairs = [(streams.seconds(of_eager), streams.seconds(of_runtime)) for _ in range(ROUNDS)]
     return Measured(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -59,12 +59,19 @@ class Streams:
             return Started(found, share=1.0)
         return Started(self._pool.submit(call), share=1 / self.num)
 
-    def seconds(self, function: Callable[[], object]) -> float:
-        """How long a pass takes of the machine's time, measured in all streams at once."""
+    def seconds(self, start: Callable[[], OnItsWay]) -> float:
+        """How long a pass that ``start`` starts here takes of the machine's time, measured in all streams at once."""
         started = time.perf_counter()
-        for each in [self.start(function) for _ in range(self.num)]:
+        for each in [start() for _ in range(self.num)]:
             each.result()
         return (time.perf_counter() - started) / self.num
+
+
+class OnItsWay(Protocol):
+    """What was started, as `Started` is."""
+
+    def result(self) -> object:
+        """Waits for it."""
 
 
 class Started(Generic[T]):

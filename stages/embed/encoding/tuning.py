@@ -6,10 +6,10 @@ import json
 import platform
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from reelwright.models.encoders.build import DataConfig, Encoder
@@ -96,24 +96,16 @@ def _try(
     forward = ForwardPass(encoder, config, candidate, streams=streams)
     clip = (config.clip_length,) if encoder.kind == "video" else ()
     frames = np.zeros((candidate.batch_size, *clip, *config.size, 3), dtype=np.uint8)
-    seconds = _seconds(forward, frames)
+    seconds = streams.seconds(partial(forward.submit, frames))
     if forward.batch_size < candidate.batch_size:  # it does not fit into memory, and the pass went on with less
         if best:
             return
         frames = frames[: forward.batch_size]
-        seconds = _seconds(forward, frames)
+        seconds = streams.seconds(partial(forward.submit, frames))
     if time.perf_counter() + seconds * streams.num < deadline:
-        seconds = _seconds(forward, frames)
+        seconds = streams.seconds(partial(forward.submit, frames))
     name = (candidate.channels_last, forward.batch_size)
     best[name] = max(best.get(name, 0.0), min(len(frames), forward.batch_size) / seconds)
-
-
-def _seconds(forward: ForwardPass, frames: npt.NDArray[np.uint8]) -> float:
-    """Of a batch of frames where all streams have one."""
-    started = time.perf_counter()
-    for submitted in [forward.submit(frames) for _ in range(forward.streams.num)]:
-        submitted.result()
-    return (time.perf_counter() - started) / forward.streams.num
 
 
 def _device_name(device: torch.device, streams: Streams) -> str:

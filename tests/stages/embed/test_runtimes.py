@@ -138,8 +138,8 @@ def clocked(forward, monkeypatch):
             raise RuntimeRefused("too bad")
         return Runtime(name=name, shapes={"pooled": (3,)}, call=calls[name], seconds=10.0, versions={})
 
-    def seconds(_streams, function):
-        return next((1 / speeds[name] for name, call in calls.items() if function.func is call), 1.0)
+    def seconds(_streams, start):
+        return next((1 / speeds[name] for name, call in calls.items() if start.args[0].func is call), 1.0)
 
     monkeypatch.setattr(runtimes, "build", build)
     monkeypatch.setattr(runtimes, "missing", lambda _: "")
