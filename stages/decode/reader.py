@@ -82,7 +82,7 @@ class Reader(Protocol):
 
 
 class ReadByNumber:
-    """What a `Reader` has where its times are known, and no file stays open."""
+    """What a `Reader` has that reads by number alone: never asked for all frames in order, nothing to close."""
 
     def frames(self) -> Iterator[Shown]:
         """Never asked for: the times are known."""

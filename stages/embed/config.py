@@ -68,6 +68,9 @@ class ClipSettings(GridSettings):
     last one (which a run's own model of clips is told by a mask); leave_out: no row, listed as skipped."""
 
 
+_USUAL_PIECES = PieceSettings()
+
+
 class EmbedConfig(StageConfig):
     """Embeddings of each video: a row a frame (image encoders) or clip (video encoders), or of a run a row a row."""
 
@@ -109,7 +112,7 @@ class EmbedConfig(StageConfig):
     """pooled (D,), tokens (N, D), map (C, H, W), logits (K,), or of a layer: layer9.tokens, layer-1.map; of
     transformers block9.input, the tokens that enter a block. With embeddings, pooled is the `embedding` of a row, and
     others are called as the run's model calls them (logits)."""
-    pieces: PieceSettings = setting(PieceSettings(), when=lambda config: bool(config.embeddings))
+    pieces: PieceSettings = setting(_USUAL_PIECES, when=lambda config: bool(config.embeddings))
     preprocess: PreprocessSettings = PreprocessSettings()
     clip: ClipSettings = matters(ClipSettings(), when=lambda config: config.sees_clips is not False)
     views: ViewSettings | None = setting(None, when=lambda config: config.views is not None)
@@ -154,7 +157,7 @@ class EmbedConfig(StageConfig):
         if not self.embeddings:
             if self.frames is None:
                 raise ValueError("give frames, a decode node, or embeddings and a run that makes rows of them")
-            if self.pieces != PieceSettings():
+            if self.pieces != _USUAL_PIECES:
                 raise ValueError("pieces are of whole videos that a run embeds (embeddings); remove pieces")
             return self
         if self.frames is not None:
