@@ -63,7 +63,7 @@ def plan_table(plans: Sequence[NodePlan]) -> str:
                 f"{len(plan.wanted):,}" if plan.node.config.kind == "items" else "",
                 f"{len(plan.todo):,}" if plan.todo else "",
                 plan.state if plan.node.config.stores else "streamed",
-                "; ".join(plan.reasons),
+                "; ".join([*plan.reasons, *([f"truncated: {plan.num_truncated}"] if plan.num_truncated else [])]),
             )
             for plan in plans
         ],
@@ -140,6 +140,7 @@ def plan_json(plan: NodePlan) -> dict[str, Any]:
         "to_do": len(plan.todo),
         "failed": len(plan.failed),
         "quarantined": len(plan.quarantined),
+        "truncated": plan.num_truncated,
     }
 
 

@@ -81,6 +81,8 @@ def show_plan(file: PipelineFile, options: RunOptions | None, *, as_json: bool) 
             probe = dataset.probes[dataset.digests[video.video_id] or ""]
             typer.echo(f"unusable: {video.video_id}: {probe.cause}: {probe.message}")
         typer.echo(plan_table(plans))
+        if any(plan.num_truncated for plan in plans):
+            typer.echo("truncated: rows up to where the file can be decoded; `logs` says of which videos, and why")
         if left:
             typer.echo(f"{len(left)} quarantined; `logs --release` or `run --retry-quarantined` tries them again:")
             typer.echo(failure_table(left))

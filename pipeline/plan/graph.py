@@ -140,9 +140,16 @@ class NodePlan:
     @property
     def is_whole(self) -> bool:
         """Whether the record says that every item is done to its end, so that its rows need not be read."""
-        is_left = bool(self.todo or self.quarantined)
-        counts = self.record.items if self.record is not None and not is_left else {}
-        return bool(counts) and counts["done"] == counts["total"] and counts.get("truncated") == 0
+        is_left, record = bool(self.todo or self.quarantined), self.record
+        return not is_left and record is not None and record.all_done and record.items.get("truncated") == 0
+
+    @property
+    def num_truncated(self) -> int:
+        """Videos that have rows, but not to their end."""
+        if self.rows is None:
+            return 0 if self.record is None else self.record.items.get("truncated", 0)
+        rows = (self.rows.get(item.digest) for item in self.wanted)
+        return sum(row is not None and row.status == "truncated" for row in rows)
 
     @property
     def available(self) -> set[str]:

@@ -171,7 +171,7 @@ class Planner:
                 num_fresh=0 if forced else len(todo) - len(failed),
                 num_failed=len(failed),
                 is_known_spec=last is not None and last.spec_key == plan.spec_key and not differences,
-                is_known_set=_all_done(plan.record),
+                is_known_set=plan.record is not None and plan.record.all_done,
                 field=rows_field(plan.node),
             )
             if not todo:
@@ -236,7 +236,7 @@ class Planner:
     def _done(self, plan: NodePlan, present: set[str]) -> tuple[set[str], Mapping[str, ItemRow] | None]:
         """Digests of items that are done; what was removed from the store by hand is not taken for done."""
         wanted = {item.digest for item in plan.wanted}
-        if _all_done(plan.record) and wanted <= present:
+        if plan.record is not None and plan.record.all_done and wanted <= present:
             return wanted, plan.rows  # the record is of this very set of videos: its rows need not be read
         rows = self.rows(plan)
         return {name for name, row in rows.items() if row.is_done and name in present}, rows
@@ -274,6 +274,7 @@ class Planner:
             plan.material,
             node=plan.node,
             videos=lambda: (self.inputs_before(plan), self.inputs_now(plan)),
+            streamed=lambda name: [] if self.graph.nodes[name].config.stores else self.differences(self.plan(name)),
         )
 
     def inputs_now(self, plan: NodePlan) -> list[InputVideo]:
@@ -294,7 +295,3 @@ class Planner:
             return ["its tables are gone from the store"]
         before, now = self.inputs_before(plan), self.inputs_now(plan)
         return video_differences(before, now, field=rows_field(plan.node), with_names=True)
-
-
-def _all_done(record: Record | None) -> bool:
-    return record is not None and bool(record.items) and record.items["done"] == record.items["total"]

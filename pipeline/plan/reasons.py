@@ -68,10 +68,13 @@ def explain_difference(
     *,
     node: Node,
     videos: Callable[[], tuple[Sequence[InputVideo], ...]],
+    streamed: Callable[[str], Sequence[str]],
 ) -> list[str]:
     """One line a difference: ``spec.fps: 5 -> 10``, ``input embeddings: 1 of 4 videos new``, ``weights changed``.
 
-    ``videos`` gives what the node read then and reads now; it is called only where that differs.
+    ``videos`` gives what the node read then and reads now; it is called only where that differs. ``streamed`` gives
+    what is otherwise with an input that is not stored, and so is never stale itself: ``input frames: frames changed
+    (spec.fps: 5 -> 10)``.
     """
     lines: list[str] = []
     if old.get("version") != new["version"]:
@@ -89,7 +92,9 @@ def explain_difference(
         if name == "videos":
             lines += video_differences(*videos(), field=rows_field(node)) or ["videos or labels changed"]
         elif name in node.inputs:
-            lines.append(f"input {name}: {', '.join(node.inputs[name]) or 'none'} changed")
+            why = "; ".join(line for parent in node.inputs[name] for line in streamed(parent))
+            parents = ", ".join(node.inputs[name]) or "none"
+            lines.append(f"input {name}: {parents} changed{f' ({why})' if why else ''}")
         elif name == "classes":
             lines.append(f"classes: {shown(before)} -> {shown(after)}")
         elif name == "background":

@@ -46,6 +46,11 @@ class Record:
     finished: str = ""  # UTC, for people, and for the order of runs, of which several may end in a second
     other: dict[str, Any] = field(default_factory=dict)  # fields of another release, kept as they are
 
+    @property
+    def all_done(self) -> bool:
+        """Whether each of its videos has rows, if not to its end."""
+        return bool(self.items) and self.items["done"] == self.items["total"]
+
 
 def write_record(store: Store, record: Record, *, project: Path) -> None:
     """Note a finished node in the store, then as the newest of its pipeline file.

@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from reelwright.cli.main import app
+from reelwright.pipeline.project import Project
 from reelwright.storage.errors import ConfigError
-from tests.small_project import put_back
+from tests.small_project import put_back, write_video
 
 
 @pytest.fixture
@@ -95,6 +96,37 @@ def test_the_exit_code_of_status(project: Path) -> None:
     message("status", "-c", str(project), "--exit-code")
     message("status", "-c", str(project), "--exit-code", "-S", "train.epochs=3", code=1)
     message("status", "-c", str(project), "-S", "train.epochs=3")
+
+
+STREAMED = """
+videos: {folder: .}
+stages:
+  frames: {uses: decode, fps: 5, materialize: false}
+  embed: {uses: embed, frames: frames, encoder: timm/test_resnet, weights: none}
+"""
+
+
+def test_a_damaged_video_and_a_changed_setting_of_frames_that_are_not_stored(tmp_path: Path) -> None:
+    """Neither is seen in the state of any node: embed has all rows that can be had, frames are never stale."""
+    file = tmp_path / "reelwright.yaml"
+    file.write_text(STREAMED, encoding="utf-8")
+    for seed, name in enumerate(("whole", "damaged")):
+        write_video(tmp_path / f"{name}.mp4", seed=seed)
+    content = bytearray((tmp_path / "damaged.mp4").read_bytes())
+    start = content.index(b"mdat") - 4
+    middle = start + int.from_bytes(content[start : start + 4]) * 3 // 4  # behind the first frame
+    content[middle : middle + 40] = bytes(40)
+    (tmp_path / "damaged.mp4").write_bytes(content)
+    assert Project.open(file).run().exit_code == 3
+    shown = message("status", "-c", str(file)).splitlines()
+    assert [line.split()[0] for line in shown if line.endswith("truncated: 1")] == ["embed"]
+    assert shown[-1].startswith("truncated: rows up to where the file can be decoded; `logs` says")
+    assert "damaged" in message("logs", "-c", str(file))
+    assert [node["truncated"] for node in json.loads(message("status", "-c", str(file), "--json"))["nodes"]] == [0, 1]
+    changed = message("explain", "-c", str(file), "embed", "-S", "frames.fps=2").splitlines()
+    assert changed[1] == "  input frames: frames changed (spec.fps: 5 -> 2)"
+    assert Project.open(file, overrides=["frames.fps=2"]).run().exit_code == 3
+    assert "changed" not in message("status", "-c", str(file), "-S", "frames.fps=2")
 
 
 def test_another_process_elsewhere_finds_all_up_to_date(project: Path, tmp_path: Path) -> None:
