@@ -19,7 +19,7 @@ _OF_BCAST = ("t2s_window", "s2t_window", "bottleneck", "positions")
 
 @dataclass(frozen=True, kw_only=True)
 class StAbnOptions(ModelOptions):
-    """Options of `st_abn`; the defaults are those of the public code."""
+    """Options of `st_abn`, frames in, scores and attention out; the defaults are those of the public code."""
 
     depth: int = 50
     # Of the ResNet: 18, 34, 50, 101 or 152.
@@ -44,7 +44,7 @@ class StAbnOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CastOptions(ModelOptions):
-    """Options of `cast`; the defaults are those of the paper's EPIC-KITCHENS model."""
+    """Options of `cast`, two experts that look at each other; defaults of the paper's EPIC-KITCHENS model."""
 
     space: str = "timm/vit_base_patch16_clip_quickgelu_224"
     # The spatial expert: timm/NAME of a vision transformer, or videomae/NAME.

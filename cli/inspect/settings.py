@@ -38,16 +38,20 @@ def _known(incomplete: str) -> list[str]:
 
 def settings(
     name: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A stage, model or objective, or videos, labels, synthesize, cluster.", autocompletion=_known
+            help="A stage, model or objective, or videos, labels, synthesize, cluster. Without: which there are.",
+            autocompletion=_known,
         ),
-    ],
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the settings of a stage, or the options of a model or objective: name, default, meaning, what is allowed."""
     from reelwright.cli.format import print_json
 
+    if name is None:
+        _list_names(as_json=as_json)
+        return
     owner, _ = settings_of(name)
     found = all_settings(name)
     if as_json:
@@ -59,6 +63,26 @@ def settings(
         text = " ".join(filter(None, [entry.meaning, f"[{entry.allowed}]" if entry.allowed else ""]))
         for line in textwrap.wrap(text, width=110, initial_indent="    ", subsequent_indent="    "):
             typer.echo(line)
+
+
+def _list_names(*, as_json: bool) -> None:
+    """What has settings, in groups, with the first sentence of each."""
+    from reelwright.cli.format import print_json, table_text
+    from reelwright.stages.base.registry import all_stages
+
+    groups = {"stage": all_stages(), "model": models(), "objective": objectives(), "block": blocks()}
+    rows = [(name, group, _about(name)) for group, names in groups.items() for name in names]
+    if as_json:
+        print_json([dict(zip(("name", "kind", "summary"), row, strict=True)) for row in rows])
+    else:
+        typer.echo(table_text(("name", "kind", "what it is"), rows))
+
+
+def _about(name: str) -> str:
+    """What an objective is stands behind its name, beside the others'; of all else in the docstring."""
+    owner, of_name = settings_of(name)
+    found = re.search(rf"\b{name}: (.*?)(?:; \w+: |\.?$)", _notes(owner)["name"]) if of_name else None
+    return _summary(owner) if found is None else found[1]
 
 
 def all_settings(name: str) -> list[Setting]:
@@ -206,6 +230,7 @@ def _notes(owner: type[Any]) -> dict[str, str]:
 
 def _first_text(source: str) -> str:
     """A text in quotes, or comments, that the source begins with."""
+    source = re.sub(r"^[ \t]*# (?:type: ignore|noqa)[^\n]*", "", source)  # of tools, not for people
     text = re.match(r'\s*"""(.*?)"""', source, re.DOTALL)
     comment = re.match(r"(?:[ \t]*#[^\n]*\n)+|\n(?:[ \t]*#[^\n]*\n)+", source)
     if text or not comment:

@@ -17,7 +17,7 @@ ATTENTIONS = ("full", "neighbours", "linformer")
 
 @dataclass(frozen=True, kw_only=True)
 class LinearOptions(ModelOptions):
-    """Options of `linear`."""
+    """Options of `linear`: one linear layer on each row, or on the pooled rows."""
 
     norm: bool = False  # LayerNorm on each row first.
     pool: str | None = None  # last or mean of the rows; None: last. Not for per-row models.
@@ -37,7 +37,7 @@ class LinearOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class MlpOptions(ModelOptions):
-    """Options of `mlp`."""
+    """Options of `mlp`: one hidden layer on all rows of a window as one vector."""
 
     hidden: int = 512  # Features of the hidden layer.
     dropout: float = 0.1  # Before the last layer.
@@ -49,7 +49,7 @@ class MlpOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerOptions(ModelOptions):
-    """Options of `transformer`."""
+    """Options of `transformer`: pre-norm blocks over the rows of a window, with positions."""
 
     layers: int = 4  # Blocks.
     heads: int = 4  # Attention heads.
@@ -69,7 +69,7 @@ class TransformerOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StormTransformerOptions(ModelOptions):
-    """Options of `storm_transformer`; the defaults are those of the paper."""
+    """Options of `storm_transformer`, that of STORM-PSR; the defaults are those of the paper."""
 
     layers: int = 6  # Blocks.
     heads: int = 8  # Attention heads.
@@ -98,7 +98,7 @@ class StormTransformerOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentOptions(ModelOptions):
-    """Options of `gru` and `lstm`."""
+    """Options of `gru` and `lstm`: a recurrent network over the rows of a window."""
 
     layers: int = 1  # One above the other.
     width: int = 128
@@ -115,7 +115,7 @@ class RecurrentOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class MsTcnOptions(ModelOptions):
-    """Options of `ms_tcn`."""
+    """Options of `ms_tcn`: dilated convolutions over the rows, stage after stage (MS-TCN)."""
 
     stages: int = 1
     # The first predicts from the rows, each further one refines the class probabilities of the one before.
@@ -141,7 +141,7 @@ class MsTcnOptions(ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionBranchOptions(ModelOptions):
-    """Options of `attention_branch`."""
+    """Options of `attention_branch`: attention in space and time over the maps of a window."""
 
     width: int = 256
     # Channels inside the model, a multiple of 4.

@@ -70,8 +70,9 @@ class SelfSupervisedSettings(ComparisonSettings):
     """Two views of a video are to be alike."""
 
     name: Literal["simclr", "moco", "byol"] = "simclr"
-    """simclr: a view's other one is told apart from all other views of the batch; moco: from keys of earlier batches,
-    which a network made that follows slowly; byol: a view's prediction is what such a network makes of the other."""
+    """simclr: a view's other one is told apart from all other views of the batch; moco: it is told apart from keys of
+    earlier batches, which a network made that follows slowly; byol: a view's prediction is what such a network makes of
+    the other."""
     temperature: PositiveFloat | None = Field(None, json_schema_extra={"names": ["simclr", "moco"]})
     """Cosines are divided by it; null: 0.1 of simclr, 0.07 of moco."""
 

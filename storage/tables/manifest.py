@@ -175,7 +175,8 @@ def check_videos(
         return
     problems = [*_row_problems(videos, splits), *(_missing(video) for video in missing)]
     problems += left_out if not videos else []
-    raise InputError(f"{source}: {len(problems)} problem(s)", problems)
+    hint = "; videos.root says where relative paths start, videos.missing: skip leaves rows without a file out"
+    raise InputError(f"{source}: {len(problems)} problem(s){hint if missing else ''}", problems)
 
 
 def _row_problems(videos: Sequence[ManifestVideo], splits: Sequence[str]) -> Iterable[str]:
@@ -208,7 +209,7 @@ def _same_id(first: ManifestVideo, video: ManifestVideo) -> str:
 
 
 def _missing(video: ManifestVideo) -> str:
-    return f"row {video.row}: no such file: {video.path} (videos.missing: skip leaves such rows out)"
+    return f"row {video.row}: no such file: {video.path}"
 
 
 def _absolute(written: Iterable[str], root: str) -> list[str]:

@@ -13,7 +13,7 @@ from reelwright.stages.base.config import Settings
 from reelwright.stages.base.registry import STAGES
 from reelwright.storage.errors import ConfigError
 
-NAMES = [*STAGES, *blocks(), *models(), *objectives()]
+NAMES = [*STAGES, *models(), *objectives(), *blocks()]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -23,6 +23,18 @@ def test_every_setting_says_what_it_means_and_what_is_allowed(name: str) -> None
     assert [entry.name for entry in found if not entry.meaning] == []
     assert len({entry.name for entry in found}) == len(found)
     assert (owner.__doc__ or "").strip()
+    assert not any("type: ignore" in entry.meaning or "noqa" in entry.meaning for entry in found)
+
+
+def test_without_a_name_what_has_settings_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    settings()
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == NAMES
+    assert next(line for line in lines if line.startswith("tcn ")).endswith("  a row is like one shortly before it")
+    settings(as_json=True)
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == NAMES
+    meanings = {entry.name: entry.meaning for entry in listed(settings_of("videos")[0])}
+    assert meanings["synthesize.family"].startswith("Family of videos; ")
 
 
 class _Inner(Settings):
