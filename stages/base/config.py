@@ -62,12 +62,14 @@ def parse_config(model: type[C], values: dict[str, Any], *, where: str) -> C:
 
 def _problem(model: type[BaseModel], problem: Any) -> str:
     location = ".".join(str(part) for part in problem["loc"]) or "(whole block)"
-    owner = model_at(model, problem["loc"][:-1])
-    renamed = getattr(owner, "renamed", {})
+    renamed = getattr(owner := model_at(model, problem["loc"][:-1]), "renamed", {})
     if problem["type"] == "extra_forbidden":
-        known = sorted(owner.model_fields) if owner else []
-        allowed = f" Known: {', '.join(known)}." if known else ""
-        return f"{location}: unknown key.{nearest(str(problem['loc'][-1]), known, renamed)}{allowed}"
+        known, key = sorted(owner.model_fields) if owner else [], str(problem["loc"][-1])
+        blocks = {name: model_at(owner, (name,)) for name in known} if owner else {}
+        inside = [repr(f"{name}.{key}") for name, block in blocks.items() if block and key in block.model_fields]
+        is_inside = inside and key not in renamed
+        hint = f" Did you mean {' or '.join(inside)}?" if is_inside else nearest(key, known, renamed)
+        return f"{location}: unknown key.{hint}" + (f" Known: {', '.join(known)}." if known else "")
     if problem["type"] == "missing":
         return f"{location}: missing; it has no default."
     message = problem["msg"].removeprefix("Value error, ")

@@ -359,6 +359,13 @@ def test_unknown_keys_of_nested_blocks_name_the_nearest() -> None:
         config_of("train", window={"lenght": 3})
 
 
+def test_unknown_keys_that_blocks_have_name_the_blocks() -> None:
+    with pytest.raises(ConfigError, match=r"lr: unknown key. Did you mean 'optimizer.lr'\? Known: batch"):
+        config_of("train", lr=0.1)
+    with pytest.raises(ConfigError, match=r"length: unknown key. Did you mean 'views.length' or 'window.length'\?"):
+        config_of("train", length=16)
+
+
 SKIP = r"unknown key. 'skip' is called 'dilation' now: it is skip \+ 1, so 1 for neighbours\. Known: dilation, .*hop"
 
 
