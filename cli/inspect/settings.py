@@ -73,7 +73,7 @@ def _list_names(*, as_json: bool) -> None:
     groups = {"stage": all_stages(), "model": models(), "objective": objectives(), "block": blocks()}
     rows = [(name, group, _about(name)) for group, names in groups.items() for name in names]
     if as_json:
-        print_json([dict(zip(("name", "kind", "summary"), row, strict=True)) for row in rows])
+        print_json([dict(zip(("name", "kind", "about"), row, strict=True)) for row in rows])
     else:
         typer.echo(table_text(("name", "kind", "what it is"), rows))
 

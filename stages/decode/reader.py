@@ -62,6 +62,10 @@ class Reader(Protocol):
         """What of the file is missing or cannot be decoded; "" where nothing is known to be."""
 
     @property
+    def damage_met(self) -> str:
+        """What of it was met so far where frames were asked for: between the same key frames as one of them."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Short sentences about the file for people, that do not stop it; more may come while it is read."""
 
@@ -83,6 +87,8 @@ class Reader(Protocol):
 
 class ReadByNumber:
     """What a `Reader` has that reads by number alone: never asked for all frames in order, nothing to close."""
+
+    damage_met = ""
 
     def frames(self) -> Iterator[Shown]:
         """Never asked for: the times are known."""

@@ -126,15 +126,16 @@ class VideoRows:
         """To be asked before what was read is kept.
 
         Raises ItemError: `changed` where the file was replaced while it was read; status truncated when what the file
-        has lost may have been asked for.
+        has lost may have been asked for, or damage was met on the way to what was.
         """
         if self.snapshot is not None:
             self.snapshot.check()
         settings, reader = self.settings, self.reader
         end = reader.times.end_seconds if reader.times is not None else math.inf
         reaches_end = settings.times is None and (settings.stop is None or settings.stop > end)
-        if reader.damage and reaches_end:
-            raise ItemError("damaged_file", f"{reader.damage}; what can be decoded is there", status="truncated")
+        damage = reader.damage if reaches_end else reader.damage_met
+        if damage:
+            raise ItemError("damaged_file", f"{damage}; what can be decoded is there", status="truncated")
 
     def _rows(self, start: int, stop: int | None) -> Iterator[Row]:
         if self.times is None:

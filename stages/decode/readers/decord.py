@@ -45,6 +45,7 @@ class DecordReader(Indexed):
         except (self._error, RuntimeError) as error:
             raise ItemError("backend_failed", f"cannot open: {_line(error)}") from None
         self.check_count(len(self._video))
+        decord.logging.set_level(decord.logging.ERROR)  # `CheckedReader` listens
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""

@@ -8,6 +8,11 @@ the kind: an even size, as pictures of odd ones are converted otherwise.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -48,6 +53,7 @@ PROVEN: dict[str, frozenset[str]] = {
 }
 _CHECK_SHARE = 32  # the later frame of a check lies at most this share of the frames passed behind its key frame,
 _FEW_FRAMES = 3  # or so many
+_OF_FFMPEG = re.compile(rb"\[[^\]@]+ @ 0x[0-9a-f]+\] (.*)")  # a line of its log
 COLOURS_OF_GPU = 4.0  # mean difference of bytes to FFmpeg's frame, at most; another frame, or another matrix, is beyond
 
 
@@ -69,14 +75,18 @@ def refuse_unproven(backend: str, index: FrameIndex, *, stretch: float) -> None:
 
 
 class CheckedReader:
-    """A fast `Reader` whose first frame and a later one are compared with FFmpeg's own once all were read."""
+    """A fast `Reader` whose first frame and a later one are compared with FFmpeg's own once all were read.
+
+    Neither decord nor torchcodec tells of frames in which parts are missing and made up: only the FFmpeg inside does,
+    on stderr.
+    """
 
     def __init__(self, reader: Reader, path: Path, index: FrameIndex, *, most_difference: float = 0.0) -> None:
         """``most_difference``: mean absolute difference of bytes up to which two frames are taken for the same."""
         self._most_difference = most_difference
         self.backend, self.times = reader.backend, reader.times
         self.estimated_seconds, self.estimated_frames = reader.estimated_seconds, reader.estimated_frames
-        self.damage, self.notes = reader.damage, reader.notes
+        self.damage, self.damage_met, self.notes = reader.damage, reader.damage_met, reader.notes
         self.frames, self.close = reader.frames, reader.close
         self._reader, self._path, self._index = reader, path, index
 
@@ -84,10 +94,13 @@ class CheckedReader:
         """See `Reader.read`. Raises ItemError `backend_failed` at the end where a frame is another one."""
         wanted = _to_check(self._index, np.unique(np.asarray(source_frames, np.int64)))
         found: dict[int, Frame] = {}
-        for number, frame in self._reader.read(source_frames):
-            if number in wanted:
-                found[number] = frame
-            yield number, frame
+        with _listening() as errors:
+            for number, frame in self._reader.read(source_frames):
+                if number in wanted:
+                    found[number] = frame
+                yield number, frame
+        if errors:
+            raise ItemError("backend_failed", f"dropped for this file: what it decodes with says: {errors[0]}")
         truth = PyavReader(self._path, self._index)
         try:
             for number, frame in truth.read(sorted(found)):
@@ -102,6 +115,28 @@ class CheckedReader:
             return np.array_equal(frame, other)
         difference = np.abs(frame.astype(np.int16) - other.astype(np.int16)) if frame.shape == other.shape else np.inf
         return float(np.mean(difference)) <= self._most_difference
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Errors that an FFmpeg in this process prints while the block runs; there after it. All else is printed then."""
+    errors: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as heard:
+        stderr = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield errors
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            heard.seek(0)
+            for line in heard:
+                if match := _OF_FFMPEG.match(line):
+                    errors.append(match[1].decode(errors="replace"))
+                else:
+                    os.write(2, line)
 
 
 def _to_check(index: FrameIndex, numbers: NDArray[np.int64]) -> set[int]:

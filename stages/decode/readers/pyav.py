@@ -7,6 +7,7 @@ unknown index    all frames in order with their times (`frames`); at the end the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from reelwright.stages.decode.processes.attempts import INDEX_CORRECTED
 from reelwright.stages.decode.reader import Frame, Shown, runs
+from reelwright.stages.decode.readers.damage import Damage
 from reelwright.stages.decode.readers.pictures import Pictures
 from reelwright.stages.decode.timing.bitstream import is_random_access
 from reelwright.stages.decode.timing.index import FrameIndex, Indexed, learned
@@ -42,14 +44,18 @@ class PyavReader(Indexed):
         self._pictures = Pictures(index.matrix, stretch=stretch)
         self._opened: Any = None
         self._keys: dict[int, int] = {}  # decoding times of key frames by their presentation time, as they were met
-        self._num_bad = 0  # packets that could not be decoded
-        self._first_bad = ""
-        self._concealed: set[int] = set()  # numbers of frames in which the decoder made up what is missing
+        self._key_numbers: list[int] = []  # of the same, as far as the index is not known
+        self._met = Damage()
 
     @property
     def damage(self) -> str:
         """See `Reader.damage`."""
-        return "; ".join(filter(None, (self._damage() if self.index.origin != "decoded" else "", super().damage)))
+        return "; ".join(filter(None, (self._met.text() if self.index.origin != "decoded" else "", super().damage)))
+
+    @property
+    def damage_met(self) -> str:  # type: ignore[override]
+        """See `Reader.damage_met`."""
+        return self._met.text_of_asked(self._key_numbers or self.index.key_frames)
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""
@@ -60,6 +66,7 @@ class PyavReader(Indexed):
             if position >= 0 and self.index.key_before(number) > position + _WORTH_SEEKING_FRAMES:
                 decoding = self._numbered(number)
             position, picture = next(found for found in decoding if found[0] == number)
+            self._met.asked(self.index.key_before(number))
             frame = self._pictures.pixels(picture)
             for _ in range(repeats):
                 yield number, frame
@@ -72,15 +79,16 @@ class PyavReader(Indexed):
         for number, picture in enumerate(self._in_order()):
             tick = timeline.add(picture.pts, picture.dts)
             self._note_concealed(number, picture)
-            if picture.pts in self._keys:
-                keys.append((number, self._keys[picture.pts]))
             if waiting is not None:
                 yield self._shown(number - 1, waiting, tick)
+            if picture.pts in self._keys:
+                keys.append((number, self._keys[picture.pts]))
+                self._key_numbers.append(number)
             waiting = (tick, picture)
         if waiting is None:
             raise ItemError("no_frames", "not one frame can be decoded. Replace the file.")
         duration = int(getattr(waiting[1], "duration", 0) or 0)
-        self.index = learned(self.index, timeline, keys, last_duration=duration, damage=self._damage())
+        self.index = learned(self.index, timeline, keys, last_duration=duration, damage=self._met.text())
         end = round(self.index.end_seconds / self.index.tick_seconds)
         yield self._shown(self.index.num_frames - 1, waiting, end)
 
@@ -92,8 +100,13 @@ class PyavReader(Indexed):
 
     def _shown(self, number: int, waiting: tuple[int, Any], stop: int) -> Shown:
         tick, picture = waiting
-        seconds = self.index.tick_seconds
-        return Shown(number, tick * seconds, stop * seconds, lambda: self._pictures.pixels(picture))
+        seconds, key = self.index.tick_seconds, self._key_numbers[-1] if self._key_numbers else 0
+
+        def pixels() -> Frame:
+            self._met.asked(key)
+            return self._pictures.pixels(picture)
+
+        return Shown(number, tick * seconds, stop * seconds, pixels)
 
     def _timeline(self) -> Timeline:
         index = self.index
@@ -147,8 +160,8 @@ class PyavReader(Indexed):
         raise self._corrected(number + 1)  # whoever has all frames that the index knows of asks for no more
 
     def _corrected(self, number: int) -> ItemError:
+        message = f"the packets promise {self.index.num_frames} frames, and from frame {number} on others are decoded"
         self.index = self.index.doubted()
-        message = f"the packets promise {len(self.index.ticks)} frames, and from frame {number} on others are decoded"
         return ItemError(INDEX_CORRECTED, message)
 
     def _in_order(self) -> Iterator[Any]:
@@ -180,9 +193,9 @@ class PyavReader(Indexed):
         extradata = bytes(stream.codec_context.extradata or b"")
         if seek is not None:
             container.seek(seek, stream=stream, backward=True)
-        self._num_bad, num_pictures = 0, 0
+        num_pictures = 0
         packets = container.demux(stream)
-        while True:
+        for place in itertools.count():
             try:
                 packet = next(packets, None)
                 if packet is None:
@@ -194,23 +207,11 @@ class PyavReader(Indexed):
             except av.FFmpegError as error:
                 if not is_lenient:
                     raise
-                self._num_bad += 1
-                if self._num_bad == 1:
-                    self._first_bad = f"after frame {num_pictures - 1}: {error.strerror or error}"
+                self._met.packet(place, num_pictures=num_pictures, error=error.strerror or str(error))
                 continue  # where reading itself has failed, there is no further packet
             num_pictures += len(pictures)
             yield from pictures
 
     def _note_concealed(self, number: int, picture: Any) -> None:
         if picture.is_corrupt:
-            self._concealed.add(number)
-
-    def _damage(self) -> str:
-        """What could not be decoded of what was read."""
-        found = []
-        if self._num_bad:
-            found.append(f"packets that cannot be decoded: {self._num_bad}, the first {self._first_bad}")
-        if self._concealed:
-            first, count = min(self._concealed), len(self._concealed)
-            found.append(f"frames of which parts are missing and made up by the decoder: {count}, the first {first}")
-        return "; ".join(found)
+            self._met.concealed(number)

@@ -5,6 +5,7 @@ Like decord it is used only for kinds of files for which tests/decode_matrix has
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ class TorchcodecReader(Indexed):
     def __init__(self, path: Path, index: FrameIndex, *, num_threads: int = 1) -> None:
         import torch
         from torchcodec.decoders import VideoDecoder
+
+        os.environ["TORCHCODEC_FFMPEG_LOG_LEVEL"] = "ERROR"  # `CheckedReader` listens
 
         torch.set_num_threads(1)
         self.index = index
