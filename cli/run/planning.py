@@ -82,7 +82,7 @@ def show_plan(file: PipelineFile, options: RunOptions | None, *, as_json: bool) 
             typer.echo(f"unusable: {video.video_id}: {probe.cause}: {probe.message}")
         typer.echo(plan_table(plans))
         if any(plan.num_truncated for plan in plans):
-            typer.echo("truncated: the file is damaged or cut off, and what can be decoded is there; `logs` says which, and why")
+            typer.echo("truncated: damaged or cut off, with rows of what can be decoded; `logs` says which, and why")
         if left:
             typer.echo(f"{len(left)} quarantined; `logs --release` or `run --retry-quarantined` tries them again:")
             typer.echo(failure_table(left))

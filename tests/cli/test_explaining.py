@@ -120,7 +120,7 @@ def test_a_damaged_video_and_a_changed_setting_of_frames_that_are_not_stored(tmp
     assert Project.open(file).run().exit_code == 3
     shown = message("status", "-c", str(file)).splitlines()
     assert [line.split()[0] for line in shown if line.endswith("truncated: 1")] == ["embed"]
-    assert shown[-1].startswith("truncated: the file is damaged or cut off, and what can be decoded is there; `logs`")
+    assert shown[-1].startswith("truncated: damaged or cut off, with rows of what can be decoded; `logs` says")
     assert "damaged" in message("logs", "-c", str(file))
     assert [node["truncated"] for node in json.loads(message("status", "-c", str(file), "--json"))["nodes"]] == [0, 1]
     changed = message("explain", "-c", str(file), "embed", "-S", "frames.fps=2").splitlines()

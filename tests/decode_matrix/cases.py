@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.decode_matrix.lab import NUM_PICTURES, Case, copied, encoded, joined, sliced
+from tests.decode_matrix.lab import NUM_PICTURES, Case, concatenated, copied, encoded, joined, sliced
 from tests.decode_matrix.paff import field_coded
 
 _X264 = "-c:v libx264 -preset ultrafast -threads 1"
@@ -125,7 +125,19 @@ _H264, _OPEN = STRUCTURES["h264"], "b3-open-g13"
 def all_cases() -> dict[str, Case]:
     """Every case by name, parts of others included."""
     cases: dict[str, Case] = {}
-    for make in (_plain, _fields, _starts, _edits, _truncated, _joined, _variable, _colours, _geometry, _others):
+    for make in (
+        _plain,
+        _fields,
+        _starts,
+        _edits,
+        _truncated,
+        _joined,
+        _variable,
+        _colours,
+        _geometry,
+        _sizes,
+        _others,
+    ):
         for case in make():
             assert case.name not in cases, case.name
             cases[case.name] = case
@@ -379,6 +391,26 @@ def _geometry() -> Iterator[Case]:
     for container in ("mp4", "mkv", "avi", "ts"):
         yield _encoded(f"h264-sar.{container}", "h264", "anamorphic", f"{_H264['g25']} -vf setsar=16/11")
     yield _encoded("mpeg2-sar.mpg", "mpeg2", "anamorphic", f"{_MPEG2} -g 12 -bf 2 -aspect 16:9")
+
+
+def _sizes() -> Iterator[Case]:
+    """Frames become smaller, or larger: all are to be as large as the first."""
+    changes = "changes its size"
+    for container in ("ts", "mp4", "h264"):
+        small = f"{_H264['b2-g13']} -vf scale=96:64"
+        yield _encoded(f"part-h264-small.{container}", "h264", "part", small, first=100, count=50, is_part=True)
+    one, two = "h264-b2-g13.ts", "part-h264-small.ts"
+    yield Case(name="h264-sizes.ts", codec="h264", structure=changes, make=joined(one, two))
+    raw = joined("h264-b2-g13.h264", "part-h264-small.h264")
+    yield Case(name="h264-sizes.h264", codec="h264", structure=changes, make=raw)
+    yield Case(name="h264-sizes.mp4", codec="h264", structure=changes, make=concatenated(one, two))
+    yield Case(name="h264-grows.ts", codec="h264", structure=changes, make=concatenated(two, one))
+    both = concatenated("h264-b2-g13.mp4", "part-h264-small.mp4")
+    yield Case(name="h264-sizes.mkv", codec="h264", structure=changes, make=both)
+    small = f"{_VP9} -g 25 -vf scale=96:64"
+    yield _encoded("part-vp9-small.webm", "vp9", "part", small, first=100, count=50, is_part=True)
+    both = concatenated("vp9-g25.webm", "part-vp9-small.webm")
+    yield Case(name="vp9-sizes.webm", codec="vp9", structure=changes, make=both)
 
 
 def _others() -> Iterator[Case]:

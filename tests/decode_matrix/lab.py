@@ -118,3 +118,14 @@ def joined(*parents: str) -> Callable[[Lab, Path], None]:
         path.write_bytes(b"".join(lab.path(parent).read_bytes() for parent in parents))
 
     return make
+
+
+def concatenated(*parents: str) -> Callable[[Lab, Path], None]:
+    """The packets of several cases' files one after the other, in time too."""
+
+    def make(lab: Lab, path: Path) -> None:
+        names = path.with_name(f"{path.name}.txt")
+        names.write_text("".join(f"file '{lab.path(parent)}'\n" for parent in parents), encoding="utf-8")
+        ffmpeg("-f", "concat", "-safe", "0", "-i", names, "-map", "0:v:0", "-c", "copy", path)
+
+    return make

@@ -15,34 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.reader import Frame
-from reelwright.storage.errors import ItemError
+from reelwright.stages.decode.timing.index import is_turned
 
 _SCALE = "flags=bicubic"
 
 
 class Pictures:
-    """Turns the PyAV frames of one video into upright (H, W, 3) uint8 RGB.
+    """Turns the PyAV frames of one video into upright (H, W, 3) uint8 RGB, all of one size.
 
     matrix: the display matrix, None where frames are upright as stored. stretch: width of a pixel over its height, by
-    which pictures are made wider; 1: as stored.
+    which pictures are made wider; 1: as stored. size: (height, width) of the video's first frame, upright; frames of
+    another are scaled to it, as ffmpeg does.
     """
 
-    def __init__(self, matrix: tuple[int, ...] | None, *, stretch: float = 1.0) -> None:
+    def __init__(self, matrix: tuple[int, ...] | None, *, size: tuple[int, int], stretch: float = 1.0) -> None:
+        self.notes: tuple[str, ...] = ()  # what people should know of the sizes
         self._matrix, self._stretch = matrix, stretch
         self._graph: Any = None
         self._source: Any = None  # what the graph was made for
-        self._size: tuple[int, int] | None = None
+        self._is_turned = is_turned(matrix)
+        self._size = size[::-1] if self._is_turned else size  # as stored
 
     def pixels(self, picture: Any) -> Frame:
-        """The pixels of a frame. Raises ItemError `size_changes` where it has another size than those before."""
+        """The pixels of a frame."""
         size = (picture.height, picture.width)
-        self._size = self._size or size
-        if size != self._size:
-            raise ItemError(
-                "size_changes",
-                f"a frame is {size}, the first one {self._size} (height, width). Cut the video where its size changes.",
-            )
-        source = (picture.format.name, picture.colorspace, picture.color_range)
+        if size != self._size and not self.notes:
+            change = f"from {self._size[1]} x {self._size[0]} to {size[1]} x {size[0]}"
+            self.notes = (f"frames change their size, {change} (width x height); all are scaled to that of the first",)
+        source = (picture.format.name, picture.colorspace, picture.color_range, size)
         if source != self._source:
             self._graph, self._source = self._new_graph(picture), source
         self._graph.vpush(picture)
@@ -51,13 +51,13 @@ class Pictures:
 
     def _new_graph(self, picture: Any) -> Any:
         scale = _SCALE
+        height, width = self._size
         if self._stretch != 1.0:
-            turned = self._matrix is not None and abs(self._matrix[1]) > abs(self._matrix[0])
-            width, height = picture.width, picture.height
-            if turned:
+            if self._is_turned:
                 height = max(1, round(height * self._stretch))
             else:
                 width = max(1, round(width * self._stretch))
+        if (height, width) != (picture.height, picture.width):
             scale = f"w={width}:h={height}:{_SCALE}"
         graph = av.filter.Graph()
         if hasattr(graph, "threads"):  # of PyAV from 18 on; before, FFmpeg decides
@@ -86,7 +86,7 @@ def orient(frame: NDArray[Any], matrix: Sequence[int] | None) -> Frame:
     if matrix is None:
         return frame
     a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
-    if abs(b) + abs(c) > abs(a) + abs(d):
+    if is_turned(matrix):
         frame, a, d = frame.transpose(1, 0, 2), c, b
     turned = frame[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return np.ascontiguousarray(turned)

@@ -94,8 +94,12 @@ class CheckedReader:
         """See `Reader.read`. Raises ItemError `backend_failed` at the end where a frame is another one."""
         wanted = _to_check(self._index, np.unique(np.asarray(source_frames, np.int64)))
         found: dict[int, Frame] = {}
+        shape: tuple[int, ...] = ()
         with _listening() as errors:
             for number, frame in self._reader.read(source_frames):
+                shape = shape or frame.shape
+                if frame.shape != shape:
+                    raise ItemError("backend_unsuited", "not used for this file: its frames change their size")
                 if number in wanted:
                     found[number] = frame
                 yield number, frame

@@ -41,7 +41,7 @@ class PyavReader(Indexed):
     def __init__(self, path: Path, index: FrameIndex, *, num_threads: int = 1, stretch: float = 1.0) -> None:
         self.index = index
         self._path, self._num_threads = path, num_threads
-        self._pictures = Pictures(index.matrix, stretch=stretch)
+        self._pictures = Pictures(index.matrix, size=(index.height, index.width), stretch=stretch)
         self._opened: Any = None
         self._keys: dict[int, int] = {}  # decoding times of key frames by their presentation time, as they were met
         self._key_numbers: list[int] = []  # of the same, as far as the index is not known
@@ -56,6 +56,11 @@ class PyavReader(Indexed):
     def damage_met(self) -> str:  # type: ignore[override]
         """See `Reader.damage_met`."""
         return self._met.text_of_asked(self._key_numbers or self.index.key_frames)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Reader.notes`."""
+        return (*super().notes, *self._pictures.notes)
 
     def read(self, source_frames: Sequence[int] | NDArray[np.int64]) -> Iterator[tuple[int, Frame]]:
         """See `Reader.read`."""

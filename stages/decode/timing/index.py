@@ -16,6 +16,7 @@ import json
 import os
 import uuid
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class FrameIndex:
     num_packets: int = 0  # of the stream: about as many frames
     first_seconds: float = 0.0  # presentation time of the first frame; while unknown: about
     stream_index: int = 0
+    num_streams: int = 1  # of video, pictures of covers not counted
     container: str = ""  # FFmpeg's name of the demuxer
     codec: str = ""
     structure: tuple[str, ...] = ()  # of: b-frames, open-gop, soft-keys, hidden, offset (see `_structure`)
@@ -135,7 +137,10 @@ class Indexed(ReadByNumber):
     @property
     def notes(self) -> tuple[str, ...]:
         """See `Reader.notes`."""
-        return self.index.notes if self.index.is_known else ()
+        index = self.index
+        size = f"{index.width} x {index.height}"
+        several = f"the file has {index.num_streams} video streams; read is stream {index.stream_index} ({size})"
+        return (*([several] if index.num_streams > 1 else []), *(index.notes if index.is_known else ()))
 
     def check_count(self, count: int) -> None:
         """Raises ItemError `backend_unsuited` where a backend counts other frames than the index."""
@@ -208,6 +213,11 @@ def learned(
         damage=damage,
         notes=(*timeline.notes(), *gap_notes(ticks, index.tick_seconds)),
     )
+
+
+def is_turned(matrix: Sequence[int] | None) -> bool:
+    """Whether a display matrix makes columns of rows."""
+    return matrix is not None and abs(matrix[1]) + abs(matrix[3]) > abs(matrix[0]) + abs(matrix[4])
 
 
 def gap_notes(ticks: Ticks, tick_seconds: float) -> tuple[str, ...]:

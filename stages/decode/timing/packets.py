@@ -17,7 +17,16 @@ import numpy as np
 
 from reelwright.stages.decode.timing.bitstream import is_random_access, is_shown, may_have_fields
 from reelwright.stages.decode.timing.endings import find_cut
-from reelwright.stages.decode.timing.index import MATROSKA, MP4, FrameIndex, Ticks, gap_notes, keep_index, load_index
+from reelwright.stages.decode.timing.index import (
+    MATROSKA,
+    MP4,
+    FrameIndex,
+    Ticks,
+    gap_notes,
+    is_turned,
+    keep_index,
+    load_index,
+)
 from reelwright.stages.decode.timing.timeline import Timeline, guess_step
 from reelwright.storage.errors import ItemError
 
@@ -26,6 +35,7 @@ _FRAME_A_PACKET = frozenset(
     {"h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "utvideo"}
     | {"qtrle", "rawvideo", "jpeg2000", "cfhd", "magicyuv"}
 )
+_COVER = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _GENPTS = 1 << 0  # AVFMT_FLAG_GENPTS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _REORDERING = frozenset({"h264", "hevc"})
@@ -156,7 +166,8 @@ def _first_frame(container: Any, stream: Any, path: Path) -> Any:
 def _summary(container: Any, stream: Any, first: Any, packets: _Packets, *, ended_early: str) -> FrameIndex:
     tick_seconds = stream.time_base.numerator / stream.time_base.denominator
     matrix = display_matrix(first)
-    turned = matrix is not None and abs(matrix[1]) + abs(matrix[3]) > abs(matrix[0]) + abs(matrix[4])
+    turned = is_turned(matrix)
+    covers = sum(bool(int(getattr(each, "disposition", 0)) & _COVER) for each in container.streams.video)
     height, width = (first.width, first.height) if turned else (first.height, first.width)
     aspect = float(stream.sample_aspect_ratio or 1) or 1.0
     fps = float(stream.average_rate or stream.guessed_rate or 0)
@@ -164,6 +175,7 @@ def _summary(container: Any, stream: Any, first: Any, packets: _Packets, *, ende
         tick_seconds=tick_seconds,
         num_packets=len(packets.pts),
         stream_index=stream.index,
+        num_streams=max(1, len(container.streams.video) - covers),
         container=container.format.name,
         codec=stream.codec_context.name,
         average_fps=fps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,6 +185,50 @@ def test_what_is_no_video(tmp_path: Path, content: bytes | None, cause: str, mat
     with pytest.raises(ItemError, match=match) as caught:
         open_reader(path, DecodeConfig(), backend=backend)
     assert caught.value.cause == cause
+
+
+def test_of_several_video_streams_it_is_told_which_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for stream, width in zip(streams, (64, 128), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
+        for stream in streams:
+            picture = av.VideoFrame.from_ndarray(np.full((48, stream.width, 3), 90, np.uint8))
+            container.mux([*stream.encode(picture), *stream.encode(None)])
+    reader = open_reader(path, DecodeConfig(), backend="pyav")
+    ((_, frame),) = reader.read([0])
+    place = {64: 0, 128: 1}[frame.shape[1]]
+    assert reader.notes[0] == f"the file has 2 video streams; read is stream {place} ({frame.shape[1]} x 48)"
+    reader.close()
+
+
+def test_frames_that_become_smaller_are_as_large_as_the_first(tmp_path: Path) -> None:
+    """Wherever reading begins."""
+    path, parts = tmp_path / "a.mkv", []
+    for width in (64, 32):
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, 48, "yuv420p", Fraction(1, 10)
+        encoder.options = {"bf": "0"}
+        pictures = [av.VideoFrame.from_ndarray(np.full((48, width, 3), grey, np.uint8)) for grey in range(0, 200, 20)]
+        for number, picture in enumerate(pictures):
+            picture.pts = number + 10 * len(parts)
+        parts.append([packet for picture in [*pictures, None] for packet in encoder.encode(picture)])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for packet in (packet for part in parts for packet in part):
+            packet.stream = stream
+            container.mux(packet)
+    for wanted in ([3, 15], [15], list(range(20))):
+        reader = open_reader(path, DecodeConfig(), backend="pyav")
+        found = list(reader.read(wanted))
+        assert [number for number, _ in found] == wanted
+        assert {frame.shape for _, frame in found} == {(48, 64, 3)}
+        assert [abs(frame.mean() - 20 * (number % 10)) < 3 for number, frame in found] == [True] * len(found)
+        note = "frames change their size, from 64 x 48 to 32 x 48 (width x height); all are scaled to that of the first"
+        assert reader.notes[-1] == note
+        reader.close()
 
 
 def test_sound_alone_is_no_video_stream(tmp_path: Path) -> None:
