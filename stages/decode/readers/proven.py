@@ -124,6 +124,8 @@ class CheckedReader:
 @contextlib.contextmanager
 def _listening() -> Iterator[list[str]]:
     """Errors that an FFmpeg in this process prints while the block runs; there after it. All else is printed then."""
+    if sys.stderr is None:  # another file may have its number
+        raise ItemError("backend_unsuited", "not used without a stderr, on which what it decodes with tells of damage")
     errors: list[str] = []
     sys.stderr.flush()
     with tempfile.TemporaryFile() as heard:

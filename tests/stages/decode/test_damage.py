@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,21 @@ def test_fast_backends_leave_damaged_files_to_pyav(files: dict[str, Path], backe
     found = _damage(files["mp4"], {}, backend)
     assert found.startswith("failed: dropped for this file: what it decodes with says: "), found
     assert _damage(files["mp4"], {"times": (0.1, 0.5)}, backend) == ""
+
+
+@pytest.mark.skipif(not installed("torchcodec"), reason="torchcodec is not installed")
+def test_fast_backends_listen_to_what_they_decode_with(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader = open_reader(files["mp4"], DecodeConfig(), backend="torchcodec")
+    with pytest.raises(ItemError, match="what it decodes with says"):
+        list(os.write(2, b"something else\n") for _ in reader.read(range(DAMAGED + 1)))
+    assert capfd.readouterr().err == "something else\n" * (DAMAGED + 1)  # and nothing of FFmpeg's
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(ItemError, match="without a stderr") as caught:
+        next(reader.read([0]))
+    assert caught.value.cause == "backend_unsuited"
+    reader.close()
 
 
 def test_groups_that_damage_reaches() -> None:
