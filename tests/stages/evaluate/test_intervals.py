@@ -101,3 +101,23 @@ def test_one_video_has_no_interval_and_is_told_of(tmp_path: Path) -> None:
     labels = video_labels(predictions, unit="windows", splits={"val"}, threshold=0.5)
     found, notes = headline_intervals(unit_tables(predictions), labels, config, info=predictions.info)
     assert (found, notes) == ({}, ["one video with a target: there are no intervals over videos"])
+
+
+def test_why_a_number_has_no_interval_is_said_of_each(tmp_path: Path) -> None:
+    """Of windows three videos are known, of whole videos one; that is no matter of how long ranking takes."""
+    info = PredictionInfo(key="k", run="r", task="video", classes=CLASSES[:2])
+    scores = np.array([[0.4, 0.6], [0.7, 0.3]], np.float32)
+    first = np.arange(2)
+    spans = {"start_seconds": first * 1.0, "stop_seconds": first + 1.0, "time_seconds": first * 1.0}
+    with open_writer(tmp_path, info) as writer:
+        for number, of_video in enumerate((0, -1, -1)):
+            video = PredictedVideo(video_id=f"v{number}", digest=f"{number}", split="test")
+            windows = {"window": first, "start_row": first, "stop_row": first + 1, **spans}
+            writer.write_windows(video, windows, Scored(scores=scores, target_ids=np.array([1, number % 2])))
+            writer.write_video(video, num_windows=2, scored=Scored(scores=scores[:1], target_ids=np.array([of_video])))
+    predictions, config = PredictionSet(tmp_path), EvaluateConfig(predictions="p", topk=(1,))
+    labels = video_labels(predictions, unit="windows", splits={"test"}, threshold=0.5)
+    found, notes = headline_intervals(unit_tables(predictions), labels, config, info=info)
+    names = ("top1", "mean_class_accuracy", "macro_f1", "mean_average_precision")
+    assert set(found) == set(names)
+    assert notes == [f"no interval of {', '.join(f'video_{name}' for name in names)}: one video has a target"]
