@@ -163,6 +163,10 @@ class EvaluateConfig(StageConfig):
         """As of every stage."""
         return {"splits": (self.splits, True)}
 
+    def wanted_splits(self) -> tuple[str, ...]:
+        """As set."""
+        return self.splits
+
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""
         del endings

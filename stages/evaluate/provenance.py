@@ -38,6 +38,14 @@ def file_address(path: str) -> str:
     return there.as_uri() if not is_url(path) and there.is_absolute() and there.is_file() else ""
 
 
+def left_out_notes(work: Work) -> Iterator[str]:
+    """A line that says how many videos of the splits are in no number, and why the first is not."""
+    for entry in list(work.payload.get("left_out", ()))[:1]:
+        number = work.payload["num_left_out"]
+        videos = "1 video of these splits is" if number == 1 else f"{number:,} videos of these splits are"
+        yield f"{videos} in no number: {entry['video_id']}{', ...' if number > 1 else ''} ({entry['why']})"
+
+
 def _left_out(work: Work) -> Iterator[Section]:
     entries, number = work.payload.get("left_out", ()), work.payload.get("num_left_out", 0)
     if not entries:
