@@ -199,8 +199,7 @@ class _Pages:
         """What the predictions were made with."""
         info, reference = self.predictions.info, self.work.inputs["predictions"][0]
         facts = {"task": info.task, "predictions": f"{reference.node} {reference.key[:12]}"}
-        run_reference = find_stage(reference, "finetune") or find_stage(reference, "train")
-        if run_reference is not None:
+        for run_reference in reference.inputs.get("run", ()):
             model = run_reference.config.get("model") or {}
             facts["run"] = f"{run_reference.node} {info.run[:12]}"
             facts |= {"model": str(model["name"])} if "name" in model else {}
