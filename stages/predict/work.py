@@ -17,7 +17,7 @@ from reelwright.stages.base.inputs import unchanged_run
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.attention_edits import read_edits
-from reelwright.stages.datasets.stored_rows import read_video
+from reelwright.stages.datasets.stored_rows import failed_row, read_video
 from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
 from reelwright.stages.predict.config import PredictConfig
@@ -27,7 +27,7 @@ from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError
+from reelwright.storage.errors import ConfigError, ItemError, StoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
@@ -138,12 +138,8 @@ def _score_embeddings(
         started = time.perf_counter()
         try:
             rows, spans = read_video(stores, item.digest, output=run.output, keeps_positions=run.keeps_positions)
-        except ItemError as error:
-            writer.fail(ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error)))
-        except UnusableStoreError:
-            raise
-        except StoreError as error:
-            writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_embeddings", message=str(error)))
+        except (ItemError, StoreError) as error:
+            writer.fail(failed_row(item.digest, error))
         else:
             row = ItemRow(digest=item.digest, status="ok", seconds=time.perf_counter() - started)
             writer.add(VideoRows(item.digest, rows, spans), row)
