@@ -72,7 +72,7 @@ class EvaluateConfig(StageConfig):
     """Scores of predictions against targets, and a report to look at."""
 
     stage: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "scores"
     costs: ClassVar[tuple[str, ...] | None] = ("report",)

@@ -155,17 +155,17 @@ def _of_heads(
 ) -> Measures:
     parts, target_NH = split_heads(scores_NK, info.heads), head_targets(targets_NK, info.heads)
     is_whole_N = (target_NH != UNKNOWN).all(axis=1)
-    if not is_whole_N.any():
-        return {}
     found: Measures = {}
     for position, (name, _) in enumerate(info.heads):
         known_N = target_NH[:, position] != UNKNOWN
+        if not known_N.any():
+            continue
         own = _of_classes(
             parts[position][known_N], target_NH[known_N, position], video_N[known_N], num, topk=config.topk
         )
         found |= {f"{name}_{measure}": each for measure, each in own.items()}
     wanted = sorted({1, *config.topk})
-    for measure in ("pairs", *config.joint):
+    for measure in ("pairs", *config.joint) if is_whole_N.any() else ():
         between = "" if measure == "pairs" else f"{measure}_"
         for k in wanted if measure == "pairs" else wanted[1:]:
             hit_N = MEASURES[measure](parts, target_NH, k)
