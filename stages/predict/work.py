@@ -20,6 +20,7 @@ from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import failed_row, read_video
 from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
+from reelwright.stages.fit.trained_on import check_trained_on
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
@@ -130,7 +131,9 @@ def _score_embeddings(
     refs = work.inputs.get("embeddings", ())
     if not refs:
         raise ConfigError(f"{work.node}: nothing to predict from; give embeddings or frames.")
-    stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in refs]
+    store, (of_run,) = Store.at(work.store), work.inputs["run"]
+    check_trained_on(refs, of_run, RunFolder(store.run(of_run.key)).config(), store=store, where=work.node)
+    stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in refs]
     if kept is not None and (seen := stores[0].spec.get("preprocessing")) is not None:
         kept.see(geometry_of(data_config_from(seen)).to_plain())
     reporter.total(len(work.items), "videos")

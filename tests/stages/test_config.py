@@ -356,6 +356,16 @@ def test_scores_that_a_task_has_not_are_refused(given: dict[str, Any], task: str
     config.complete({"p": predict}, where="scores")
 
 
+def test_rows_of_another_encoder_are_refused_before_the_run_is_trained() -> None:
+    run = config_of("train", embeddings=["e", "f"])
+    encoders = {"e": "timm/a", "f": "timm/b", "again": "timm/a"}
+    nodes = {name: config_of("embed", encoder=encoder) for name, encoder in encoders.items()} | {"r": run}
+    config_of("predict", embeddings=["again", "f"]).complete(nodes, where="predict")
+    config_of("predict", embeddings=["absent", "f"]).complete(nodes, where="predict")
+    with pytest.raises(ConfigError, match=r"'f' has rows of timm/b, but 'r' is trained on those of timm/a \('e'\)"):
+        config_of("predict", embeddings=["f", "e"]).complete(nodes, where="predict")
+
+
 def test_an_option_of_a_plug_in_may_be_called_as_one_of_ours() -> None:
     """Of task per_row our models pool nothing; what `pool` is of a model of somebody's own is not known."""
     of_windows: dict[str, Any] = {"temporal": None, "task": "per_row", "window": {"length": 4}}
