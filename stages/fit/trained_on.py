@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from reelwright.models.blocks.weights import remap_state_dict, state_digest
@@ -13,6 +14,8 @@ from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
+
+_ROWS = ("embeddings", "frames")  # inputs, along which frames become rows
 
 
 def check_trained_on(
@@ -43,6 +46,33 @@ def check_trained_on(
                 f"{where}: {ref.node} has rows of {_text(own)}; run {run.node} was trained on those of "
                 f"{_text(wanted)}. Give the embeddings that it was trained on, in the same order"
             )
+
+
+def rate_notes(refs: Sequence[InputRef], run: InputRef, values: Mapping[str, Any]) -> Iterator[str]:
+    """A warning where frames come at another rate than those that the run was trained on, as far as both are known.
+
+    Single rows, and segments of whole videos, are of no rate.
+    """
+    if values["window"]["length"] == 1 or values.get("clips", {}).get("sampling") == "segments":
+        return
+    trained = [entry for name in _ROWS for entry in values["inputs"].get(name, ())]
+    own, wanted = _rate([asdict(ref) for ref in refs]), _rate(trained)
+    if None not in (own, wanted) and own != wanted:
+        yield (
+            f"warning: {refs[0].node} is of {own}, but run {run.node} was trained on {wanted}: a window spans another "
+            "time than in training"
+        )
+
+
+def _rate(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """How the nearest decode node takes frames, in words."""
+    for entry in entries:
+        if entry["stage"] == "decode":
+            config = entry["config"]
+            found = [f"{name} {config[name]:g}" for name in ("fps", "stride") if config.get(name) is not None]
+            return found[0] if found else "all frames"
+    behind = [other for entry in entries for name in _ROWS for other in entry["inputs"].get(name, ())]
+    return _rate(behind) if behind else None
 
 
 def _made_by(key: str, config: Mapping[str, Any], store: Store) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from reelwright.stages.datasets.attention_edits import read_edits
 from reelwright.stages.datasets.stored_rows import failed_row, read_video
 from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
-from reelwright.stages.fit.trained_on import check_trained_on
+from reelwright.stages.fit.trained_on import check_trained_on, rate_notes
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
@@ -60,6 +60,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
         batch_size=1 if config.deterministic else config.batch_size,
         names={item.digest: item.video_id for item in work.items},
     )
+    _note_rates(work, reporter)
     with deterministic_results(config.deterministic):
         if work.inputs.get("frames"):
             from reelwright.stages.predict.frames import score_clips, score_frames
@@ -82,6 +83,13 @@ def run_items(work: Work, reporter: Reporter) -> None:
     for line in () if edits is None else edits.warnings({item.digest for item in work.items}):
         reporter.note(line)
     ledger.compact()
+
+
+def _note_rates(work: Work, reporter: Reporter) -> None:
+    (run,) = work.inputs["run"]
+    refs = work.inputs.get("frames") or work.inputs.get("embeddings", ())
+    for note in rate_notes(refs, run, RunFolder(Store.at(work.store).run(run.key)).config()):
+        reporter.note(note)
 
 
 def prepare(work: Work, reporter: Reporter) -> None:

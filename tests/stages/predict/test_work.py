@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from reelwright.stages.base.work import InputRef
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
@@ -312,3 +313,27 @@ def test_rows_of_another_encoder_are_refused_though_they_are_as_wide(pulse_toy, 
             run_items(work, toy.reporter)
     with pytest.raises(ConfigError, match=r"run train was trained on 1 embeddings \(emb\), these are 2"):
         run_items(replace(toy.predict_work(key="both", stores=("same", "same")), items=()), toy.reporter)
+
+
+@pytest.mark.parametrize(
+    ("trained", "own", "note"),
+    [
+        ({"fps": 5.0}, {"fps": 5.0}, ""),
+        ({"fps": 5.0}, {"fps": 25.0}, "emb is of fps 25, but run train was trained on fps 5: a window spans another"),
+        ({"stride": 2}, {}, "emb is of all frames, but run train was trained on stride 2"),
+        (None, {"fps": 25.0}, ""),
+    ],
+    ids=str,
+)
+def test_another_rate_than_that_of_training_is_told(pulse_toy, trained, own, note):
+    def of_frames(config):
+        frames = () if config is None else (InputRef(node="frames", stage="decode", key="f", config=config),)
+        return {"embeddings": (InputRef(node="emb", stage="embed", key="emb", inputs={"frames": frames}),)}
+
+    work = pulse_toy.train_work(epochs=1, model={"name": "linear"})
+    run(replace(work, inputs=of_frames(trained)), pulse_toy.reporter)
+    work = pulse_toy.predict_work()
+    run_items(replace(work, inputs={**work.inputs, **of_frames(own)}), pulse_toy.reporter)
+    warnings = [text for text in pulse_toy.reporter.notes if "trained on" in text]
+    assert len(warnings) == bool(note)
+    assert all(note in text for text in warnings)
