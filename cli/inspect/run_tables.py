@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.cli.format import table_text
 from reelwright.cli.run.scores import is_headline, score_text, score_title
+from reelwright.models.metrics.metric import split_name
 from reelwright.pipeline.config.seeds import base_name
 from reelwright.pipeline.plan.history import short
 from reelwright.pipeline.plan.reasons import shown
@@ -24,7 +25,7 @@ def run_table(rows: Sequence[RunRow], sort: str | None) -> str:
     from reelwright.pipeline.inspect.comparison import mixed_targets
 
     known = dict.fromkeys(name for row in rows for name in row.scores)
-    scores = [name for name in known if is_headline(name) or sort in {name, name.rpartition(".")[2]}]
+    scores = [name for name in known if is_headline(name) or sort in {name, split_name(name)[1]}]
     settings = list(dict.fromkeys(name for row in rows for name in row.settings))
     mixed = mixed_targets(rows)
     body = [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reelwright.cli.format import table_text
+from reelwright.models.metrics.metric import split_name
 
 # scores that tables for people show
 _NAMES = {
@@ -81,19 +82,19 @@ def summed(headlines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def is_headline(name: str) -> bool:
     """Whether ``<node>.<metric>`` or ``val_<metric>`` is shown to people; --json has all."""
-    return name.startswith("val_") or name.rpartition(".")[2] in _NAMES
+    return name.startswith("val_") or split_name(name)[1] in _NAMES
 
 
 def score_title(name: str) -> str:
     """Heading of ``<node>.<metric>`` or ``val_<metric>``: its name for people, and % where it is shown in percent."""
-    node, _, metric = name.rpartition(".")
+    node, metric = split_name(name)
     of = node or ("val" if metric.startswith("val_") else "")
     return " ".join(filter(None, (of, *_name_and_unit(metric))))
 
 
 def score_phrase(name: str, value: float) -> str:
     """The same with its value, without what it is of: ``macro F1 33.3 %``."""
-    shown, unit = _name_and_unit(name.rpartition(".")[2])
+    shown, unit = _name_and_unit(split_name(name)[1])
     return " ".join(filter(None, (shown, score_text(name, value), unit)))
 
 
@@ -104,7 +105,7 @@ def _name_and_unit(metric: str) -> tuple[str, str]:
 
 def score_text(name: str, value: float, deviation: float | None = None) -> str:
     """``value ± deviation`` below such a heading."""
-    metric = name.rpartition(".")[2].removeprefix("val_")
+    metric = split_name(name)[1].removeprefix("val_")
     if metric not in _NAMES:
         return f"{value:.4g}" if deviation is None else f"{value:.4g} ± {deviation:.2g}"
     scale = 1 if metric in _AS_IT_IS else 100

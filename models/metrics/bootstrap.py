@@ -188,7 +188,7 @@ def intervals(measures: Mapping[str, Measure], *, num_videos: int, seed: int = 0
     """
     if num_videos < 2:
         return {}
-    draws = {name: min(RESAMPLES, MAX_STEPS // max(1, measure.num_steps)) for name, measure in measures.items()}
+    draws = {name: num_draws(measure) for name, measure in measures.items()}
     drawn = {name: measure for name, measure in measures.items() if draws[name] >= MIN_RESAMPLES}
     values: dict[str, list[Floats]] = {name: [] for name in drawn}
     for first, count_RV in _draws(num_videos, seed=seed):
@@ -201,6 +201,11 @@ def intervals(measures: Mapping[str, Measure], *, num_videos: int, seed: int = 0
         for name, values_R in found.items()
         if not np.isnan(values_R).all() and (drawn[name].best < math.inf or np.nanmin(values_R) < np.nanmax(values_R))
     }
+
+
+def num_draws(measure: Measure) -> int:
+    """How often videos are drawn; below `MIN_RESAMPLES` there is no interval."""
+    return min(RESAMPLES, MAX_STEPS // max(1, measure.num_steps))
 
 
 def _draws(num_videos: int, *, seed: int) -> Iterator[tuple[int, Floats]]:
@@ -218,7 +223,7 @@ def _interval(values_R: Floats, *, best: float, num_videos: int) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = (float(value) for value in np.nanquantile(values_R, [tail, 1 - tail]))
     share = tail ** (1 / num_videos)  # the lowest chance of success with which all succeed at least so often
-    if low == high == best:
+    if math.isclose(low, best):  # a mean of equal numbers may be off in its last digit
         low = best * share
     elif low == high == 0:
         high = best * (1 - share)

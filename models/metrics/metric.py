@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+_NAME = re.compile(r"(?:(?P<node>.*)\.)?(?P<number>[^\W\d][^.@]*(?:@.*)?)$")
 _LOSS = re.compile(r"(^|_)loss(_|$)")  # val_loss, and parts of a loss: train_loss_stage1
 _ERROR = re.compile(r"(^|_)error(_(rows|seconds))?$")
 _LOWER_IS_BETTER = frozenset({"step_delay_seconds", "step_false_positives", "step_false_negatives"})
@@ -30,9 +31,18 @@ class Metric:
 
 def metric_named(name: str) -> Metric:
     """The metric ``name``, which may say where it was measured: `val_loss`, `NODE.step_delay_seconds`."""
-    plain = name.partition("@")[0].rpartition(".")[2]  # without the K or the share of `time_error@5`, `accuracy@12.5%`
+    plain = split_name(name)[1].partition("@")[0]  # without the K or the share of `time_error@5`, `accuracy@12.5%`
     is_lower = plain in _LOWER_IS_BETTER or any(pattern.search(plain) for pattern in (_LOSS, _ERROR))
     return Metric(name, is_lower_better=is_lower)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The node that a number was measured by, if ``name`` says it, and the number: `scores@0.f1@50`, `accuracy@12.5%`.
+
+    A number begins with a letter, which what stands behind the point of a share does not.
+    """
+    found = _NAME.match(name)
+    return ("", name) if found is None else (found["node"] or "", found["number"])
 
 
 Numbers = Mapping[str, float]

@@ -28,8 +28,9 @@ def multi_head_metrics(
 ) -> dict[str, dict[str, Any]]:
     """`classification_metrics` of each head, and under the name `joint` the `topK` of all heads at once ("pairs").
 
-    `probabilities` (N,K) by head; `target_NH` int, a column a head in the same order, -1 unknown. Entries that any
-    head does not know are left out of `joint`. Raises ValueError for wrong shapes, values or a name used twice.
+    `probabilities` (N,K) by head; `target_NH` int, a column a head in the same order, -1 unknown. A head that no entry
+    has a target of is left out. Entries that any head does not know are left out of `joint`, which is left out itself
+    where there is no other. Raises ValueError for wrong shapes, values or a name used twice.
     """
     if joint in probabilities:
         raise ValueError(f"{joint!r} is a head already; choose another name for the joint answer.")
@@ -38,9 +39,11 @@ def multi_head_metrics(
     found = {
         name: classification_metrics(part, target_NH[:, position], topk=topk)
         for position, (name, part) in enumerate(probabilities.items())
+        if (target_NH[:, position] != IGNORED).any()
     }
-    ranks = joint_ranks(scores, target_NH)
-    found[joint] = {"num_entries": len(ranks), **{f"top{k}": float((ranks < k).mean()) for k in topk}}
+    if (target_NH != IGNORED).all(axis=1).any():
+        ranks = joint_ranks(scores, target_NH)
+        found[joint] = {"num_entries": len(ranks), **{f"top{k}": float((ranks < k).mean()) for k in topk}}
     return found
 
 

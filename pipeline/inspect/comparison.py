@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelwright.models.metrics.metric import mean_and_deviation, metric_named
+from reelwright.models.metrics.metric import mean_and_deviation, metric_named, split_name
 from reelwright.pipeline.config.pipeline_file import PipelineFile
 from reelwright.pipeline.plan.history import History
 from reelwright.pipeline.plan.plan import Planner
@@ -165,7 +165,7 @@ def sort_rows(rows: Sequence[RunRow], metric: str) -> list[RunRow]:
     Raises ConfigError for a metric that no run has, or that several evaluate nodes have.
     """
     known = sorted({name for row in rows for name in row.scores})
-    fitting = [name for name in known if metric in {name, name.rpartition(".")[2], name.removeprefix("val_")}]
+    fitting = [name for name in known if metric in {name, split_name(name)[1], name.removeprefix("val_")}]
     exact = [metric] if metric in known else fitting
     if len(exact) != 1:
         message = f"more than one: {', '.join(exact)}" if exact else f"no score of any run.{nearest(metric, known)}"

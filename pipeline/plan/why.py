@@ -89,15 +89,26 @@ def _left_out(planner: Planner, plan: NodePlan, video_id: str, content: str) -> 
     splits = plan.node.config.wanted_splits()
     if splits is not None and split not in splits:
         return f"its split is {split}; {plan.node.name} reads {', '.join(splits)}"
-    if any(item.digest == content for item in plan.wanted):
+    if content in read_videos(planner, plan):
         return ""
     for parent in map(planner.plan, plan.node.parents):
+        if parent.node.config.kind == "run":  # the videos that it learned from say nothing of those that it is used on
+            continue
         row = next((row for row in (*parent.failed, *parent.quarantined) if row.digest == content), None)
         if row is not None:
             return f"{row.status} in {parent.node.name}: {row.cause}: {row.message}"
-        if all(item.digest != content for item in parent.wanted):
+        if content not in read_videos(planner, parent):
             return _left_out(planner, parent, video_id, content) or f"{parent.node.name} leaves it out"
     return ""
+
+
+def read_videos(planner: Planner, plan: NodePlan) -> set[str]:
+    """Digests of the videos that are in what a node reads; of one that reads tables, those that have lines in all."""
+    parents = map(planner.plan, plan.node.parents)
+    tables = [parent for parent in parents if parent.is_one_thing and parent.node.config.kind != "run"]
+    if not tables:
+        return {item.digest for item in plan.wanted}
+    return set.intersection(*(read_videos(planner, parent) & parent.available for parent in tables))
 
 
 def _read_otherwise(planner: Planner, plan: NodePlan, content: str) -> Iterator[str]:

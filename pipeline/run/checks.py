@@ -75,6 +75,7 @@ def check_videos(file: PipelineFile, graph: Graph, dataset: Dataset, selected: C
     for node in _chosen(graph, selected):
         problems += [f"stages.{node.name}: {text}" for text in _packages(node, endings)]
         problems += [f"stages.{node.name}.{text}" for text in _splits(node, counts, file.videos.splits)]
+        problems += [f"stages.{node.name}.{text}" for text in _splits_not_made(node, graph)]
         node.config.check_files(file.resolve)
         named = {**node.config.named_videos(), **listed_videos(node, file)}
         problems += [f"stages.{node.name}.{text}" for text in _named(named, dataset.digests)]
@@ -144,6 +145,22 @@ def _splits(node: Node, counts: Mapping[str, int], allowed: Collection[str]) -> 
                 f"{setting}: no video is in {' or '.join(splits)} (there are: {there}); look at the split column of "
                 f"the manifest, at videos.split, or set {setting}"
             )
+
+
+def _splits_not_made(node: Node, graph: Graph) -> Iterator[str]:
+    """Splits that some video has to be in, but of which a node that is read makes nothing."""
+    needed = {setting: splits for setting, (splits, is_needed) in node.config.named_splits().items() if is_needed}
+    for parent in map(graph.nodes.__getitem__, node.parents):
+        there = parent.config.wanted_splits()
+        if there is None or parent.config.kind == "run":
+            continue
+        for setting, splits in needed.items():
+            missing = [split for split in splits if split not in there]
+            if missing:
+                yield (
+                    f"{setting}: {missing[0]!r} is read, but {parent.name} is of {', '.join(there)} alone; add it to "
+                    f"the splits of {parent.name}, or leave it out"
+                )
 
 
 def _named(named: Mapping[str, Sequence[str]], video_ids: Collection[str]) -> Iterator[str]:

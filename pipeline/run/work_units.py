@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reelwright.pipeline.plan.graph import Node
 from reelwright.pipeline.plan.keys import named_videos, samples
-from reelwright.pipeline.plan.why import explain_video
+from reelwright.pipeline.plan.why import explain_video, read_videos
 from reelwright.stages.base.work import RUN_WEIGHTS, InputRef, VideoItem, Work
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _left_out(planner: Planner, plan: NodePlan) -> dict[str, Any]:
     if plan.node.config.kind != "table":
         return {}
     dataset, splits = planner.dataset, plan.node.config.wanted_splits()
-    there = {item.digest for item in plan.wanted}
+    there = read_videos(planner, plan)
     names = [
         (video.video_id, video.split)
         for video in dataset.videos

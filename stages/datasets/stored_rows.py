@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from reelwright.storage.arrays.embeddings import EmbeddingRows, EmbeddingStore
 from reelwright.storage.arrays.spans import Spans, join_by_time
-from reelwright.storage.errors import InputError, ItemError, StoreError, nearest
+from reelwright.storage.errors import InputError, ItemError, StoreError, UnusableStoreError, nearest
+from reelwright.storage.ledger.items import ItemRow
 
 READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
 
@@ -31,6 +32,18 @@ def read_video(
     """The joined rows (T, D) of one video and their spans. Raises ItemError (not_finite) for NaN or infinite rows."""
     video = StoredVideo.of(stores, digest, output=output, keeps_positions=keeps_positions)
     return video.read(0, len(video)), video.spans
+
+
+def failed_row(digest: str, error: ItemError | StoreError, *, cause: str = "no_embeddings") -> ItemRow:
+    """The ledger's row of a video whose rows cannot be read, for ``cause`` where the error has none of its own.
+
+    Raises the error where it is the store as a whole that cannot be used.
+    """
+    if isinstance(error, UnusableStoreError):
+        raise error
+    if isinstance(error, ItemError):
+        return ItemRow(digest=digest, status=error.status, cause=error.cause, message=str(error))
+    return ItemRow(digest=digest, status="failed", cause=cause, message=str(error))
 
 
 @dataclass(frozen=True)

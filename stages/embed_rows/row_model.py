@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reelwright.models.blocks.weights import remap_state_dict, state_digest
 from reelwright.models.contracts import VideoModel, mark_unpadded
 from reelwright.models.systems.carl import FrameModel
 from reelwright.stages.base.devices import out_of_memory, pick_device
@@ -22,13 +21,12 @@ from reelwright.stages.datasets.sampling.two_views import context_frames
 from reelwright.stages.datasets.stored_rows import StoredVideo, num_features, stored_shape
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.clip_models import sees_frames
-from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
 from reelwright.stages.embed.encoding.forward import autocast
 from reelwright.stages.embed.encoding.last_layers import POOLED
-from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.stages.embed.row_outputs import EMBEDDING, check_row_outputs, model_output
 from reelwright.stages.embed_rows.pieces import Outputs, Piece, joined, pieces_of
 from reelwright.stages.fit.run_models import load_run_model
+from reelwright.stages.fit.trained_on import check_trained_on
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError, ItemError, StageError
 from reelwright.storage.results.runs import RunFolder
@@ -149,7 +147,7 @@ def load_row_model(work: Work, config: EmbedConfig) -> RowModel:
             f"{work.node}: run {ref.node} was trained on rows {dilation} apart ({block}.{name}), but of whole videos "
             f"all rows are seen. Train it with {name}: 1, on embeddings of fewer frames a second"
         )
-    _check_trained_on(refs, ref, values, store=store, where=work.node)
+    check_trained_on(refs, ref, values, store=store, where=work.node)
     with unchanged_run(store, ref):
         model, _ = load_run_model(folder, plugins=work.plugins)
     output, device = str(values.get("output", "pooled")), pick_device(config.device)
@@ -207,48 +205,3 @@ def _row_shape(
             "it was trained on, in the same order"
         )
     return shape if source == "maps" else (num_found,)
-
-
-def _check_trained_on(
-    refs: Sequence[InputRef], run: InputRef, values: Mapping[str, Any], *, store: Store, where: str
-) -> None:
-    """Raise ConfigError where rows are of another encoder than those that the run was trained on, as far as is known.
-
-    Other frames of the same encoder (another rate, say) are welcome. The model in a finetune run reads the rows of the
-    encoder beside it.
-    """
-    trained = values["inputs"].get("embeddings", [])
-    if not trained:
-        if len(refs) != 1 or not _is_own(refs[0], run, values, store):
-            raise ConfigError(
-                f"{where}: the model of run {run.node} reads the rows of the run's own encoder, not "
-                f"{', '.join(ref.node for ref in refs)}. Give embeddings that are made of frames with run: {run.node}"
-            )
-        return
-    if len(refs) != len(trained):
-        raise ConfigError(
-            f"{where}: run {run.node} was trained on {len(trained)} embeddings ({', '.join(e['node'] for e in trained)}"
-            f"), these are {len(refs)}. Give as many, in the same order"
-        )
-    for ref, known in zip(refs, trained, strict=True):
-        if ref.key == known["key"] or not store.backend.ensure_local(store.embeddings(known["key"]) / "zarr.json"):
-            continue
-        own, wanted = (EmbeddingStore(store.embeddings(key)).spec for key in (ref.key, known["key"]))
-        if any(own.get(name) != wanted.get(name) for name in ("encoder", "weights_digest")):
-            raise ConfigError(
-                f"{where}: {ref.node} has rows of {own.get('encoder')}, weights {own.get('weights_digest')}; run "
-                f"{run.node} was trained on those of {wanted.get('encoder')}, weights {wanted.get('weights_digest')}. "
-                "Give the embeddings that it was trained on, in the same order"
-            )
-
-
-def _is_own(ref: InputRef, run: InputRef, values: Mapping[str, Any], store: Store) -> bool:
-    """Whether rows are what a finetune run's model sees of frames, stored with the run or with its frozen encoder."""
-    if run.key in {entry.key for entry in ref.inputs.get("run", ())}:
-        return True
-    spec = EmbeddingStore(store.embeddings(ref.key)).spec
-    if values.get("output", "pooled") not in spec["outputs"]:  # pooled is then not behind the model's own layers
-        return False
-    weights = read_weights(RunFolder(store.run(run.key)).weights)
-    own = state_digest(remap_state_dict(weights, prefix=f"{RUN_PREFIX}model.", key_map=None))
-    return bool(spec.get("weights_digest") == own)

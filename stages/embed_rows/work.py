@@ -13,7 +13,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.devices import deterministic_results
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, VideoItem, Work, ledger_of
-from reelwright.stages.datasets.stored_rows import StoredVideo
+from reelwright.stages.datasets.stored_rows import StoredVideo, failed_row
 from reelwright.stages.embed import work as of_frames
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.sink import LAYOUT, OutputRows, StoreSink
@@ -21,7 +21,7 @@ from reelwright.stages.embed.videos import versions
 from reelwright.stages.embed_rows.row_model import RowModel, load_row_model
 from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
+from reelwright.storage.errors import ItemError, StoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
@@ -76,12 +76,10 @@ def _embed(item: VideoItem, loaded: RowModel, stores: list[EmbeddingStore], sink
                 rows = {name: values[skipped:].astype(loaded.config.dtype) for name, values in outputs.items()}
                 spans = video.spans.take(slice(start + skipped, start + count))
                 sink.rows(digest, OutputRows(start + skipped, rows, spans))
-    except UnusableStoreError:
-        raise
     except (ItemError, StoreError) as error:
+        row = failed_row(digest, error)
         sink.discard(digest)
-        how = (error.status, error.cause) if isinstance(error, ItemError) else ("failed", "no_embeddings")
-        sink.fail(ItemRow(digest=digest, status=how[0], cause=how[1], message=str(error)))
+        sink.fail(row)
     else:
         seconds = round(time.perf_counter() - started, 4)
         sink.finish(ItemRow(digest=digest, status="ok", rows=len(video), seconds=seconds, backend="run"))

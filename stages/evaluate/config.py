@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -10,10 +10,15 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 from reelwright.stages.base.config import Settings, StageConfig
 from reelwright.stages.base.fields import node_input, setting
 from reelwright.stages.base.plugins import is_plugin
+from reelwright.stages.datasets.tasks.registry import TASKS, TaskTraits
 from reelwright.stages.named import NamedSettings
 from reelwright.storage.errors import ConfigError
 
-_OF_SETS = ("multi_label", "heads")  # tasks whose predictions are a probability of each class
+_OF_TASKS: Mapping[str, Callable[[TaskTraits], bool]] = {  # which tasks have what these settings are of
+    "topk": lambda task: not task.of_sets,
+    "background": lambda task: task.is_sequence,
+    "threshold": lambda task: task.of_sets or task.has_heads,
+}
 
 
 class StepScoreSettings(Settings):
@@ -36,7 +41,7 @@ class MapSettings(Settings):
     """Which stored output."""
     rows: PositiveInt = 2000
     """How many rows are drawn, spread evenly over the videos."""
-    seed: NonNegativeInt = 0  # Of the rows that are drawn, and of the plane.
+    seed: NonNegativeInt = 0  # Of the plane; which rows are drawn has no chance in it.
 
 
 class EvaluatorSettings(NamedSettings):
@@ -67,7 +72,7 @@ class EvaluateConfig(StageConfig):
     """Scores of predictions against targets, and a report to look at."""
 
     stage: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "scores"
     costs: ClassVar[tuple[str, ...] | None] = ("report",)
@@ -147,21 +152,31 @@ class EvaluateConfig(StageConfig):
             raise ConfigError("joint measures predictions, but predictions names a steps node; leave it out")
 
     def complete(self, read: Mapping[str, StageConfig], *, where: str) -> Self:
-        """As of every stage; joint measures are refused where the run is known to have no heads."""
-        run = read.get(getattr(read.get(self.predictions), "run", ""))
+        """As of every stage; what is of other tasks than that of the predictions is refused, where it is known."""
+        source = read.get(self.predictions)
+        run = read.get(getattr(source, "run", ""), source)
         task = getattr(read.get(getattr(run, "temporal", None) or "", run), "task", None)
-        if self.joint and task not in {None, "heads"}:
+        if task is None:
+            return self
+        if self.joint and not TASKS[task].has_heads:
             raise ConfigError(f"{where}: joint: {', '.join(self.joint)} is of task heads, but the run's is {task}")
-        if self.threshold != type(self).model_fields["threshold"].default and task not in {None, *_OF_SETS}:
-            raise ConfigError(
-                f"{where}: threshold is {self.threshold:g}, of task {' or '.join(_OF_SETS)}, but the run's is {task}; "
-                "leave it out"
-            )
+        for name, has_it in _OF_TASKS.items():
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default and not has_it(TASKS[task]):
+                fitting = " or ".join(other for other, traits in TASKS.items() if has_it(traits))
+                shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+                raise ConfigError(
+                    f"{where}: {name} is {shown}, of task {fitting}, but the run's is {task}; leave it out"
+                )
         return self
 
     def named_splits(self) -> dict[str, tuple[tuple[str, ...], bool]]:
         """As of every stage."""
         return {"splits": (self.splits, True)}
+
+    def wanted_splits(self) -> tuple[str, ...]:
+        """As set."""
+        return self.splits
 
     def packages(self, endings: Collection[str]) -> dict[str, str]:
         """As of every stage."""

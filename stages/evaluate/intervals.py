@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from reelwright.models.metrics.bootstrap import (
+    MIN_RESAMPLES,
     RESAMPLES,
     ClassMean,
     Counts,
@@ -17,6 +19,7 @@ from reelwright.models.metrics.bootstrap import (
     Measure,
     Ratio,
     intervals,
+    num_draws,
 )
 from reelwright.models.metrics.classification import target_ranks
 from reelwright.models.metrics.multi_head import MEASURES
@@ -43,26 +46,28 @@ def headline_intervals(
     ``tables`` are those of `scoring.unit_tables`; all splits together, as in the headline.
     """
     found: dict[str, Interval] = {}
-    wanted: Measures = {}
+    missing: dict[str, list[str]] = defaultdict(list)  # names of numbers without one, by the reason
     counts = set()
     prefixes = {main_unit(info): "", "videos": "video_"}
     for unit, measures, num_videos in _units(tables, labels, config, info=info):
         named = {f"{prefixes.get(unit, '')}{name}": measure for name, measure in measures.items()}
-        wanted |= named
         counts.add(num_videos)
         found |= intervals(named, num_videos=num_videos)
-    notes = []
+        for name, measure in named.items():
+            if name not in found:
+                missing[_why_none(measure, num_videos)].append(name)
     if counts and max(counts) < 2:
-        notes.append("one video with a target: there are no intervals over videos")
-    else:
-        fewer = {name: each.num_draws for name, each in found.items() if each.num_draws < RESAMPLES}
-        notes += [
-            f"the interval of {name} is of {num:,} draws of videos, not {RESAMPLES:,}" for name, num in fewer.items()
-        ]
-        missing = [name for name in wanted if name not in found]
-        if missing:
-            notes.append(f"no interval of {', '.join(missing)}: too many videos and windows to rank anew")
+        return {}, ["one video with a target: there are no intervals over videos"]
+    fewer = {name: each.num_draws for name, each in found.items() if each.num_draws < RESAMPLES}
+    notes = [f"the interval of {name} is of {num:,} draws of videos, not {RESAMPLES:,}" for name, num in fewer.items()]
+    notes += [f"no interval of {', '.join(names)}: {reason}" for reason, names in missing.items()]
     return {name: [each.low, each.high] for name, each in found.items()}, notes
+
+
+def _why_none(measure: Measure, num_videos: int) -> str:
+    if num_videos < 2:
+        return "one video has a target"
+    return "too many videos and windows to rank anew" if num_draws(measure) < MIN_RESAMPLES else "there is none to find"
 
 
 def _units(
@@ -150,17 +155,17 @@ def _of_heads(
 ) -> Measures:
     parts, target_NH = split_heads(scores_NK, info.heads), head_targets(targets_NK, info.heads)
     is_whole_N = (target_NH != UNKNOWN).all(axis=1)
-    if not is_whole_N.any():
-        return {}
     found: Measures = {}
     for position, (name, _) in enumerate(info.heads):
         known_N = target_NH[:, position] != UNKNOWN
+        if not known_N.any():
+            continue
         own = _of_classes(
             parts[position][known_N], target_NH[known_N, position], video_N[known_N], num, topk=config.topk
         )
         found |= {f"{name}_{measure}": each for measure, each in own.items()}
     wanted = sorted({1, *config.topk})
-    for measure in ("pairs", *config.joint):
+    for measure in ("pairs", *config.joint) if is_whole_N.any() else ():
         between = "" if measure == "pairs" else f"{measure}_"
         for k in wanted if measure == "pairs" else wanted[1:]:
             hit_N = MEASURES[measure](parts, target_NH, k)

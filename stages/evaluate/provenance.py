@@ -21,7 +21,7 @@ from reelwright.storage.store import Store, is_url
 
 def provenance_sections(work: Work) -> list[Section]:
     """The videos that were left out, where there are some, and the nodes behind the report."""
-    return [*_left_out(work), _nodes(work)]
+    return [*left_out_sections(work), _nodes(work)]
 
 
 def provenance_facts(work: Work) -> dict[str, str]:
@@ -38,14 +38,23 @@ def file_address(path: str) -> str:
     return there.as_uri() if not is_url(path) and there.is_absolute() and there.is_file() else ""
 
 
-def _left_out(work: Work) -> Iterator[Section]:
+def left_out_notes(work: Work) -> Iterator[str]:
+    """A line that says how many videos of the splits are in no number, and why the first is not."""
+    for entry in list(work.payload.get("left_out", ()))[:1]:
+        number = work.payload["num_left_out"]
+        videos = "1 video of these splits is" if number == 1 else f"{number:,} videos of these splits are"
+        yield f"{videos} in no number: {entry['video_id']}{', ...' if number > 1 else ''} ({entry['why']})"
+
+
+def left_out_sections(work: Work, *, title: str = "Left out") -> Iterator[Section]:
+    """The videos of the splits that are in no number, and why, where there are some."""
     entries, number = work.payload.get("left_out", ()), work.payload.get("num_left_out", 0)
     if not entries:
         return
     rows = [[entry["video_id"], entry["split"], entry["why"]] for entry in entries]
     more = f" The first {len(entries):,} of them:" if number > len(entries) else ""
     text = f"{number:,} videos of these splits are in no number above.{more}"
-    yield Section("Left out", [text, Table(columns=[("Video", "class"), ("Split", ""), ("Why", "")], rows=rows)])
+    yield Section(title, [text, Table(columns=[("Video", "class"), ("Split", ""), ("Why", "")], rows=rows)])
 
 
 def _nodes(work: Work) -> Section:

@@ -139,21 +139,21 @@ def head_scores(
     """``found`` with `verb_top1`, ... of each head and `action_top1`, ... of all at once, and chance beside them.
 
     Actions are ranked by the product of their probabilities (EPIC-Kitchens-100); ``joint`` are further measures of
-    `multi_head`, for the k above 1. Chance is an answer that is always the shares of the classes in the targets.
+    `multi_head`, for the k above 1. Chance is an answer that is always the shares of the classes in the targets. Heads
+    that no entry has a class of are left out, and actions where no entry has one of every head.
     """
     known_heads = [Head(name=name, num_classes=size) for name, size in heads]
     parts, target_NH = split_heads(targets_NK, heads), head_targets(targets_NK, heads)
-    if not (target_NH != UNKNOWN).all(axis=1).any():
-        return found
+    has_actions = bool((target_NH != UNKNOWN).all(axis=1).any())
     shares = np.concatenate([part.mean(axis=0) / max(part.any(1).mean(), 1e-12) for part in parts])
     wanted = sorted({1, *topk})
     constant = np.broadcast_to(shares.astype(np.float32), scores_NK.shape)
 
     def measured(values_NK: npt.NDArray[np.float32]) -> dict[str, float]:
         own = head_metrics(values_NK, target_NH, known_heads, topk=wanted)
-        for measure in joint:
-            shares = joint_accuracy(split_heads(values_NK, heads), target_NH, measure=measure, topk=wanted[1:])
-            own |= {f"{ACTION}_{measure}_{name}": share for name, share in shares.items()}
+        for measure in joint if has_actions else ():
+            hits = joint_accuracy(split_heads(values_NK, heads), target_NH, measure=measure, topk=wanted[1:])
+            own |= {f"{ACTION}_{measure}_{name}": share for name, share in hits.items()}
         return own
 
     return {**found, **measured(scores_NK), "chance": found["chance"] | measured(constant)}

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from reelwright.models.metrics.bootstrap import Mean, Measure, intervals
 from reelwright.models.metrics.step_summary import mean_performance, once_delays, percent_observed, step_table
-from reelwright.models.metrics.steps import StepEvent, StepPerformance, step_performance
+from reelwright.models.metrics.steps import StepEvent, StepPerformance, f1_score, step_performance
 from reelwright.stages.evaluate.config import StepScoreSettings
 from reelwright.stages.evaluate.scoring import ALL_SPLITS, overall
 from reelwright.stages.evaluate.tables import number_text
@@ -169,7 +169,7 @@ def step_intervals(videos: Sequence[StepVideo], *, info: StepsInfo) -> dict[str,
     delays = [np.nan if found.delay is None else found.delay / unit_of(info) for found in known]
     measures: dict[str, Measure] = {
         "step_pos": Mean(value=np.array([found.pos for found in known]), best=1.0),
-        "step_f1": Mean(value=np.array([found.f1 for found in known]), best=1.0),
+        "step_f1": Mean(value=np.array([found.f1 for found in known]), best=f1_score(1, 0, 0)),
         "step_delay_seconds": Mean(value=np.array(delays)),
     }
     return {name: [each.low, each.high] for name, each in intervals(measures, num_videos=len(known)).items()}

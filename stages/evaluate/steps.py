@@ -14,7 +14,7 @@ from reelwright.stages.evaluate.pages.frame_source import Pictures, items_of, pi
 from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.step_report import StepReport, axis_of, page_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
-from reelwright.stages.evaluate.provenance import provenance_facts, provenance_sections
+from reelwright.stages.evaluate.provenance import left_out_notes, provenance_facts, provenance_sections
 from reelwright.stages.evaluate.scoring import overall
 from reelwright.stages.evaluate.step_scores import (
     StepVideo,
@@ -57,6 +57,8 @@ def run_steps(work: Work, reporter: Reporter) -> dict[str, Any]:
     summary: dict[str, Any] = {"num_videos": len(videos), "num_scored": num_scored, **headline(scores)}
     intervals = step_intervals(videos, info=info)
     summary |= {"intervals": intervals} if intervals else {}
+    for note in left_out_notes(work):
+        reporter.note(note)
     if not scores:
         reporter.note("of no video it is known which steps were completed: nothing is scored")
     metrics = {

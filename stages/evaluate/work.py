@@ -19,7 +19,7 @@ from reelwright.stages.evaluate.pages.page import Section, render
 from reelwright.stages.evaluate.pages.report import Report, VideoCard, page_of
 from reelwright.stages.evaluate.pages.ribbons import axis_of
 from reelwright.stages.evaluate.pages.thumbnails import slice_times
-from reelwright.stages.evaluate.provenance import file_address, provenance_facts, provenance_sections
+from reelwright.stages.evaluate.provenance import file_address, left_out_notes, provenance_facts, provenance_sections
 from reelwright.stages.evaluate.scoring import (
     class_id,
     headline,
@@ -81,7 +81,7 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     summary: dict[str, Any] = {"num_videos": len(labels), "num_scored": num_scored, **headline(scores, info)}
     summary |= {"intervals": intervals} if intervals else {}
     summary |= {f"{name}_{number}": value for name, found in overall(own).items() for number, value in found.items()}
-    for note in notes:
+    for note in (*left_out_notes(work), *notes):
         reporter.note(note)
     if not scores:
         reporter.note("no video has a target: nothing is scored, the report shows what was predicted")
@@ -199,8 +199,7 @@ class _Pages:
         """What the predictions were made with."""
         info, reference = self.predictions.info, self.work.inputs["predictions"][0]
         facts = {"task": info.task, "predictions": f"{reference.node} {reference.key[:12]}"}
-        run_reference = find_stage(reference, "finetune") or find_stage(reference, "train")
-        if run_reference is not None:
+        for run_reference in reference.inputs.get("run", ()):
             model = run_reference.config.get("model") or {}
             facts["run"] = f"{run_reference.node} {info.run[:12]}"
             facts |= {"model": str(model["name"])} if "name" in model else {}

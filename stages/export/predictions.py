@@ -45,7 +45,12 @@ class PredictionExport:
 
 
 def export_mstcn(predictions: PredictionSet, folder: Path, options: PredictionExport) -> int:
-    """Write frame text; returns the number of videos. A frame has the label of the row that began last before it."""
+    """Write frame text; returns the number of videos. A frame has the label of the row that began last before it.
+
+    Frames before the first row that has a score (of task last_row those of a window but its last) have the label of
+    that row, the true one too. Raises StageError where a row has several classes (multi_label, heads).
+    """
+    _check_one_label(predictions, "mstcn has one label a frame")
     classes = predictions.info.classes
     tables = list(_tables(predictions, "rows", options.splits))
     names = file_names(_video_id(table) for table in tables)
@@ -67,13 +72,8 @@ def export_csv(predictions: PredictionSet, folder: Path, options: PredictionExpo
     mapping.txt has; of equally probable ones the lower id comes first, and with fewer than three the rest is empty.
     Raises StageError where a video has several classes (multi_label, heads).
     """
-    info = predictions.info
-    if info.heads or TASKS[info.task].of_sets:
-        raise StageError(
-            f"csv has one label a video, but the task of these predictions is {info.task}; take activitynet, or "
-            "predict with a run of another task"
-        )
-    videos = predictions.videos()
+    _check_one_label(predictions, "csv has one label a video")
+    info, videos = predictions.info, predictions.videos()
     best_NK = np.argsort(-scores_matrix(videos), axis=1, kind="stable")[:, :NUM_BEST]
     lines = []
     for name, split, target, best in zip(
@@ -117,6 +117,14 @@ def export_activitynet(predictions: PredictionSet, folder: Path, options: Predic
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "predictions.json").write_text(text + "\n", encoding="utf-8")
     return len(results)
+
+
+def _check_one_label(predictions: PredictionSet, what: str) -> None:
+    if TASKS[predictions.info.task].of_sets:
+        raise StageError(
+            f"{what}, but the task of these predictions is {predictions.info.task}; take activitynet, or predict with "
+            "a run of another task"
+        )
 
 
 def _best_of_heads(scores_NK: npt.NDArray[np.float32], heads: Sequence[tuple[str, int]]) -> npt.NDArray[np.bool_]:

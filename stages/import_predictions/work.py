@@ -12,13 +12,14 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from reelwright.stages.base.config import parse_config
-from reelwright.stages.base.work import Reporter, Work
+from reelwright.stages.base.work import Reporter, Work, ledger_of
+from reelwright.stages.datasets.stored_rows import failed_row
 from reelwright.stages.datasets.tasks.registry import TASKS
 from reelwright.stages.import_predictions.config import ImportPredictionsConfig
 from reelwright.stages.predict.publishing import publish_tables
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import InputError, ItemError, StoreError, UnusableStoreError
-from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.errors import InputError, ItemError, StoreError
+from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.results.scores import VideoScores, write_scores
 from reelwright.storage.store import Store
 
@@ -34,18 +35,14 @@ def run_items(work: Work, reporter: Reporter) -> None:
     store = Store.at(work.store)
     source = EmbeddingStore(store.embeddings(work.inputs["embeddings"][0].key))
     _check_width(source, config, classes=work.payload["classes"], node=work.node)
-    ledger = ItemLedger(store.node(work.key))
+    ledger = ledger_of(work)
     reporter.total(len(work.items), "videos")
     for item in work.items:
         started = time.perf_counter()
         try:
             scores = _scores(source, item.digest, config)
-        except ItemError as error:
-            row = ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error))
-        except UnusableStoreError:
-            raise
-        except StoreError as error:
-            row = ItemRow(digest=item.digest, status="failed", cause="no_rows", message=str(error))
+        except (ItemError, StoreError) as error:
+            row = failed_row(item.digest, error)
         else:
             written = write_scores(store.predictions(work.key), item.digest, scores)
             seconds = round(time.perf_counter() - started, 4)
@@ -81,7 +78,7 @@ def _check_width(source: EmbeddingStore, config: ImportPredictionsConfig, *, cla
 def _scores(source: EmbeddingStore, digest: str, config: ImportPredictionsConfig) -> VideoScores:
     rows = source.rows(digest)
     values_TK = ACTIVATIONS[config.activation](rows.output(config.output).astype(np.float64)).astype(np.float32)
-    if values_TK.min() < 0 or values_TK.max() > 1:
+    if not ((values_TK >= 0) & (values_TK <= 1)).all():  # NaN neither
         raise ItemError(
             "not_probabilities",
             f"scores reach from {values_TK.min():.3g} to {values_TK.max():.3g}; probabilities are in [0, 1]. For "

@@ -158,6 +158,7 @@ class PredictConfig(StageConfig):
         self._check_kept(trained, where=where)
         self._check_grid(getattr(getattr(trained, "window", None), "sampling", "grid"), where=where)
         self._check_clips(known, read, where=where)
+        self._check_rows(known, read, where=where)
         if self.labels is None and getattr(known, "labels", None) is not None:
             return self.model_copy(update={"labels": known.labels}).complete(read, where=where)  # type: ignore[union-attr]
         if self.embeddings or self.frames is not None or self.run not in read:
@@ -202,6 +203,17 @@ class PredictConfig(StageConfig):
                 f"{where}: run: {self.run!r} has a model that sees clips of stored frames, but node {frames!r} has "
                 f"materialize: false. Set materialize: true for {frames!r}"
             )
+
+    def _check_rows(self, known: StageConfig | None, read: Mapping[str, StageConfig], *, where: str) -> None:
+        """Raise ConfigError for rows of other encoders than those of training; weights are compared before the work."""
+        trained_on = [] if known is None else known.inputs().get("embeddings", [])
+        for own, wanted in zip(self.embeddings, trained_on, strict=False):
+            encoders = [getattr(read.get(name), "encoder", None) for name in (own, wanted)]
+            if None not in encoders and encoders[0] != encoders[1]:
+                raise ConfigError(
+                    f"{where}: {own!r} has rows of {encoders[0]}, but {self.run!r} is trained on those of "
+                    f"{encoders[1]} ({wanted!r}). Give the embeddings that it is trained on, in the same order"
+                )
 
     def _check_grid(self, trained: str, *, where: str) -> None:
         """Raise ConfigError for settings of a grid of windows where the run was ``trained`` on clips of videos."""

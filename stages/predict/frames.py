@@ -17,7 +17,7 @@ from reelwright.models.encoders.build import DataConfig
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, VideoItem, Work
 from reelwright.stages.datasets.sampling.views import Box
-from reelwright.stages.datasets.stored_rows import mean_vectors
+from reelwright.stages.datasets.stored_rows import failed_row, mean_vectors
 from reelwright.stages.decode.geometry import Geometry
 from reelwright.stages.embed.config import EmbedConfig
 from reelwright.stages.embed.encoding.encoder import LoadedEncoder, build_from_config, encoder_of
@@ -35,7 +35,7 @@ from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.storage.arrays.frames import FrameRows, FrameStore
 from reelwright.storage.arrays.spans import Spans
-from reelwright.storage.errors import ConfigError, StoreError, UnusableStoreError
+from reelwright.storage.errors import ConfigError, StoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.store import Store
 
@@ -194,10 +194,8 @@ def score_clips(work: Work, config: PredictConfig, scorer: Scorer, *, writer: Sc
             video = VideoRows(item.digest, seen_crops[0], spans_of(rows), tuple(seen_crops[1:]))
             writer.add(video, ItemRow(digest=item.digest, status="ok"))
             writer.flush()
-        except UnusableStoreError:
-            raise
         except StoreError as error:
-            writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_frames", message=str(error)))
+            writer.fail(failed_row(item.digest, error, cause="no_frames"))
         reporter.advance(1)
 
 

@@ -17,9 +17,10 @@ from reelwright.stages.base.inputs import unchanged_run
 from reelwright.stages.base.unit import cached_model
 from reelwright.stages.base.work import Reporter, Work, ledger_of
 from reelwright.stages.datasets.attention_edits import read_edits
-from reelwright.stages.datasets.stored_rows import read_video
+from reelwright.stages.datasets.stored_rows import failed_row, read_video
 from reelwright.stages.embed.encoding.clip_models import frames_seen
 from reelwright.stages.embed.encoding.preprocess import data_config_from, geometry_of
+from reelwright.stages.fit.trained_on import check_trained_on, rate_notes
 from reelwright.stages.predict.config import PredictConfig
 from reelwright.stages.predict.kept import KeptOutputs
 from reelwright.stages.predict.loaded_run import LoadedRun, VideoRows, load_clip_run, load_run, predicted_shape
@@ -27,7 +28,7 @@ from reelwright.stages.predict.publishing import publish_tables
 from reelwright.stages.predict.scorer import Scorer
 from reelwright.stages.predict.sink import ScoreWriter
 from reelwright.storage.arrays.embeddings import EmbeddingStore
-from reelwright.storage.errors import ConfigError, ItemError, StoreError, UnusableStoreError
+from reelwright.storage.errors import ConfigError, ItemError, StoreError
 from reelwright.storage.ledger.items import ItemRow
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.store import Store
@@ -59,6 +60,7 @@ def run_items(work: Work, reporter: Reporter) -> None:
         batch_size=1 if config.deterministic else config.batch_size,
         names={item.digest: item.video_id for item in work.items},
     )
+    _note_rates(work, reporter)
     with deterministic_results(config.deterministic):
         if work.inputs.get("frames"):
             from reelwright.stages.predict.frames import score_clips, score_frames
@@ -81,6 +83,13 @@ def run_items(work: Work, reporter: Reporter) -> None:
     for line in () if edits is None else edits.warnings({item.digest for item in work.items}):
         reporter.note(line)
     ledger.compact()
+
+
+def _note_rates(work: Work, reporter: Reporter) -> None:
+    (run,) = work.inputs["run"]
+    refs = work.inputs.get("frames") or work.inputs.get("embeddings", ())
+    for note in rate_notes(refs, run, RunFolder(Store.at(work.store).run(run.key)).config()):
+        reporter.note(note)
 
 
 def prepare(work: Work, reporter: Reporter) -> None:
@@ -130,7 +139,9 @@ def _score_embeddings(
     refs = work.inputs.get("embeddings", ())
     if not refs:
         raise ConfigError(f"{work.node}: nothing to predict from; give embeddings or frames.")
-    stores = [EmbeddingStore(Store.at(work.store).embeddings(ref.key)) for ref in refs]
+    store, (of_run,) = Store.at(work.store), work.inputs["run"]
+    check_trained_on(refs, of_run, RunFolder(store.run(of_run.key)).config(), store=store, where=work.node)
+    stores = [EmbeddingStore(store.embeddings(ref.key)) for ref in refs]
     if kept is not None and (seen := stores[0].spec.get("preprocessing")) is not None:
         kept.see(geometry_of(data_config_from(seen)).to_plain())
     reporter.total(len(work.items), "videos")
@@ -138,12 +149,8 @@ def _score_embeddings(
         started = time.perf_counter()
         try:
             rows, spans = read_video(stores, item.digest, output=run.output, keeps_positions=run.keeps_positions)
-        except ItemError as error:
-            writer.fail(ItemRow(digest=item.digest, status=error.status, cause=error.cause, message=str(error)))
-        except UnusableStoreError:
-            raise
-        except StoreError as error:
-            writer.fail(ItemRow(digest=item.digest, status="failed", cause="no_embeddings", message=str(error)))
+        except (ItemError, StoreError) as error:
+            writer.fail(failed_row(item.digest, error))
         else:
             row = ItemRow(digest=item.digest, status="ok", seconds=time.perf_counter() - started)
             writer.add(VideoRows(item.digest, rows, spans), row)

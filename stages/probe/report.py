@@ -13,6 +13,7 @@ from reelwright.stages.evaluate.pages.charts import UNDEFINED, line_chart, value
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.page import Page, Pair, Section, Table, render
 from reelwright.stages.evaluate.pages.summary import INTERVALS
+from reelwright.stages.evaluate.provenance import left_out_sections
 from reelwright.stages.probe.config import LEARNT, ProbeConfig
 from reelwright.stages.probe.pictures import pictures_section
 from reelwright.stages.probe.tasks import TASKS, Probed, headline
@@ -41,6 +42,7 @@ def report_page(work: Work, config: ProbeConfig, probed: Sequence[Probed]) -> st
         _tau_section(probed),
         *pictures_section(work, config, probed),
         _skipped_section(first),
+        *left_out_sections(work, title="Videos left out"),
     ]
     shown = [section for section in sections if section is not None]
     return render(Page(title=f"{work.node}: {', '.join(config.splits)}", facts=facts, sections=shown, articles=[]))

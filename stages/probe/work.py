@@ -11,6 +11,7 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, Reporter, Work
 from reelwright.stages.datasets.embedded import chosen_output, embedded_videos
 from reelwright.stages.datasets.labelled import distinct_videos, payload_videos
+from reelwright.stages.evaluate.provenance import left_out_notes
 from reelwright.stages.probe.config import ProbeConfig
 from reelwright.stages.probe.report import report_page
 from reelwright.stages.probe.tasks import Probed, measured
@@ -44,6 +45,8 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     if not first.tasks:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in first.skipped.items())
         raise StageError(f"{work.node}: nothing can be measured. {reasons}")
+    for note in left_out_notes(work):
+        reporter.note(note)
     num_labelled = sum(video.has_labels for video in first.videos)
     summary: dict[str, Any] = {"num_videos": len(first.videos), "num_labelled": num_labelled, **first.scores}
     summary |= {"intervals": first.intervals} if first.intervals else {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelwright.models.metrics.metric import metric_named
+from reelwright.models.metrics.metric import metric_named, split_name
 from reelwright.stages.evaluate.pages.charts import UNDEFINED, Line, bar, line_chart
 from reelwright.stages.evaluate.pages.markup import join, tag
 from reelwright.stages.evaluate.pages.page import Page, Pair, Part, Section, Table, render
@@ -71,11 +71,11 @@ def _cell(run: ComparedRun, name: str, *, is_best: bool, share: bool) -> str:
 
 
 def _metric(name: str) -> str:
-    return name.rpartition(".")[2].removeprefix("val_")
+    return split_name(name)[1].removeprefix("val_")
 
 
 def _title(name: str) -> str:
-    node, _, number = name.rpartition(".")
+    node, number = split_name(name)
     where = f"{node}: " if node else "val: " if number.startswith("val_") else ""
     return f"{where}{metric_title(_metric(name))}"
 

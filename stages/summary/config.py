@@ -15,7 +15,7 @@ class SummaryConfig(StageConfig):
     """
 
     stage: ClassVar[str] = "summary"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[str] = "table"
     produces: ClassVar[str] = "scores"
     costs: ClassVar[tuple[str, ...] | None] = ()

@@ -23,6 +23,7 @@ from reelwright.storage.files import replacing_folder
 from reelwright.storage.store import Store
 
 _COUNTS, _CHANCE = "num_", "chance_"
+_NO_SHARES = ("_seconds", "_rows", "_positives", "_negatives")  # how their names end
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
@@ -100,7 +101,8 @@ def metric_title(name: str) -> str:
 
 def is_share(name: str, values: Sequence[float]) -> bool:
     """Whether a measure of which these are all values is a share, or in percent already: no loss, time or count."""
-    is_other = name.endswith("_seconds") or "loss" in name.split("_")
+    plain = name.partition("@")[0]
+    is_other = plain.endswith(_NO_SHARES) or "loss" in plain.split("_")
     return name in SEGMENTAL or (not is_other and all(abs(value) <= 1 for value in values))
 
 
@@ -109,5 +111,5 @@ def metric_text(value: float | None, name: str, *, share: bool) -> str:
     if value is None:
         return UNDEFINED
     if not share:
-        return f"{value:.2f} s" if name.endswith("_seconds") else f"{value:.4g}"
+        return f"{value:.2f} s" if name.partition("@")[0].endswith("_seconds") else f"{value:.4g}"
     return f"{value if name in SEGMENTAL else 100 * value:.1f} %"

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from reelwright.models.metrics import bootstrap
 from reelwright.models.metrics.bootstrap import ClassMean, Mean, MeanAveragePrecision, PairMean, Ratio, intervals
+from reelwright.models.metrics.steps import f1_score
 
 
 def test_a_mean_over_videos_has_the_interval_of_scipy() -> None:
@@ -86,3 +87,12 @@ def test_what_is_not_defined_or_too_much_has_no_interval(monkeypatch: pytest.Mon
     assert intervals({"map": ranking}, num_videos=3)["map"].num_draws == 300
     monkeypatch.setattr(bootstrap, "MAX_STEPS", 100 * 2 * 6 * 3)
     assert intervals({"map": ranking}, num_videos=3) == {}
+
+
+@pytest.mark.parametrize("num_videos", [2, 7, 40])
+def test_the_best_value_of_all_videos_is_no_certainty_where_it_is_not_quite_1(num_videos: int) -> None:
+    """F1 of steps is 0.9999995 at best (`f1_score`), and means of it differ in their last digit."""
+    best = f1_score(1, 0, 0)
+    found = intervals({"f1": Mean(value=np.full(num_videos, best), best=best)}, num_videos=num_videos)["f1"]
+    assert found.low == pytest.approx(0.025 ** (1 / num_videos))
+    assert found.high == pytest.approx(1)

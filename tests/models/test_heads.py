@@ -155,6 +155,14 @@ def test_official_action_accuracy_by_hand():
     assert found["action"] == {"num_entries": 2, "top1": 0.0, "top5": 1.0}
 
 
+def test_a_head_without_targets_is_left_out_and_so_are_actions():
+    scores = {"verb": np.eye(2), "noun": np.eye(2)}
+    found = multi_head_metrics(scores, np.array([[0, -1], [0, -1]]))
+    assert {name: metrics["top1"] for name, metrics in found.items()} == {"verb": 0.5}
+    found = multi_head_metrics(scores, np.array([[0, -1], [-1, 1]]))
+    assert {name: metrics["top1"] for name, metrics in found.items()} == {"verb": 1.0, "noun": 1.0}
+
+
 def test_ranks_equal_sorting_all_pairs(monkeypatch):
     generator = np.random.default_rng(0)
     parts = [softmax(generator.normal(size=(50, classes)), axis=-1) for classes in (5, 7, 2)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reelwright.models.metrics.metric import metric_named
+from reelwright.models.metrics.metric import metric_named, split_name
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,8 @@ from reelwright.models.metrics.metric import metric_named
         ("probe.time_error@5", True),
         ("time_error_seconds@15", True),
         ("probe.phase_accuracy@12.5%", False),
+        ("scores@0.step_delay_seconds", True),
+        ("probe@anna.time_error_seconds@5", True),
         ("macro_f1", False),
         ("scores.top1", False),
         ("step_true_positives", False),
@@ -36,3 +38,19 @@ def test_direction(name, lower):
     assert not metric.is_better(1.0, than=1.0)
     assert metric.is_better(1.0, than=None)
     assert min([2.0, 1.0], key=metric.sort_key) == (1.0 if lower else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "number"),
+    [
+        ("top1", "", "top1"),
+        ("scores.f1@50", "scores", "f1@50"),
+        ("scores@0.f1@50", "scores@0", "f1@50"),
+        ("accuracy@12.5%", "", "accuracy@12.5%"),
+        ("probe.accuracy@12.5%", "probe", "accuracy@12.5%"),
+        ("scores.own_map@0.5:0.95", "scores", "own_map@0.5:0.95"),
+        ("5%", "", "5%"),
+    ],
+)
+def test_what_measured_it(name, node, number):
+    assert split_name(name) == (node, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,10 @@ MISTAKES = [
     ("train.train_splits=[val]", r"train_splits: no video is in val \(there are: train 2, test 1\)"),
     ("predict.splits=[val]", r"stages.predict.splits: no video is in val"),
     ("scores.splits=[tset]", r"stages.scores.splits: 'tset' is no split. Did you mean 'test'"),
+    (
+        "predict.splits=[test] scores.splits=[test,train]",
+        r"stages.scores.splits: 'train' is read, but predict is of test alone; add it to the splits of predict",
+    ),
     ("train.log_to=[wandb]", r"stages.train: log_to: wandb needs the package wandb.*pip install 'reelwright\[wandb\]'"),
     ("train.optimizer.name=bnbadam", r"optimizer.name: bnbadam needs the package bitsandbytes"),
     ("frames.backend=torchcodec", r"stages.frames: backend: torchcodec needs the package torchcodec"),
@@ -97,7 +102,7 @@ def test_a_mistake_is_told_by_a_dry_run_and_by_a_run_before_a_video_is_read(
         lambda file: run_pipeline(file, SilentObserver()),
     ):
         with pytest.raises(ConfigError, match=f"(?s){match}"):
-            act(load_pipeline(project / "reelwright.yaml", [override]))
+            act(load_pipeline(project / "reelwright.yaml", re.split(r" (?=[a-z]+\.)", override)))
 
 
 def test_only_nodes_that_are_to_run_are_looked_at(project: Path) -> None:

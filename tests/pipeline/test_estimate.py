@@ -18,7 +18,7 @@ WORK = {
     "embed": {"videos": 5, "video_seconds": 10.0, "rows": 50, "bytes": 1000, "seconds": 100.0},
     "train": {"videos": 3, "video_seconds": 6.0, "rows": 0, "bytes": 0, "seconds": 30.0},
     "predict": {"videos": 5, "video_seconds": 10.0, "rows": 35, "bytes": 300, "seconds": 5.0},
-    "scores": {"videos": 5, "video_seconds": 10.0, "rows": 0, "bytes": 0, "seconds": 1.0},
+    "scores": {"videos": 2, "video_seconds": 4.0, "rows": 0, "bytes": 0, "seconds": 1.0},
 }
 
 

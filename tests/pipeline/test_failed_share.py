@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from reelwright.pipeline.plan.why import LEFT_OUT, explain_video
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run.results import FAILED, RAN
 from reelwright.stages.base.work import SilentReporter
@@ -106,3 +107,29 @@ def test_none_failed(folder):
     result, said = run(folder, num_bad=0)
     assert result.exit_code == 0
     assert not [text for texts in said.values() for text in texts if "failed" in text]
+
+
+def test_scores_say_which_videos_they_are_not_of(folder):
+    for number, size in (("v6", 2), ("v7", 8)):
+        np.save(folder / f"feats/{number}.npy", np.random.default_rng(size).normal(size=(size, 2)))
+    np.save(folder / "feats/v5.npy", np.full((8, 2), np.nan))
+    splits = [("test" if number > 4 else "train") for number in range(NUM_VIDEOS)]
+    rows = [{"video_id": f"v{n}", "path": f"feats/v{n}.npy", "split": split} for n, split in enumerate(splits)]
+    write_rows(folder / "videos.csv", rows)
+    text = CHAIN.replace("{features: feats}", "{manifest: videos.csv, max_failed: 1}")
+    text = text.replace("splits: [train]", "window: {short: leave_out}")
+    text += "  scores: {uses: evaluate, predictions: predict}\n"
+    (folder / "reelwright.yaml").write_text(text, encoding="utf-8")
+    result, said = run(folder, num_bad=0)
+    assert states(result)["scores"] == RAN
+    (note,) = (line for line in said["scores"] if "no number" in line)
+    project = Project.open(folder / "reelwright.yaml")
+    assert note.startswith("2 videos of these splits are in no number: v5, ... (failed in "), note
+    page = (project.file.store.report(project.planner().plan("scores").key) / "report.html").read_text("utf-8")
+    left_out = page.partition("<h2>Left out</h2>")[2].partition("</section>")[0]
+    assert '<td class="class">v5</td><td>test</td><td>failed in ' in left_out
+    assert '<td class="class">v6</td><td>test</td><td>skipped in predict: too_short: 2 rows' in left_out
+    assert "v7" not in left_out
+    assert "v1" not in left_out, "it is of another split"
+    why = explain_video(project.planner(), "scores", "v6")
+    assert (why.state, why.reasons[0][:18]) == (LEFT_OUT, "skipped in predict")

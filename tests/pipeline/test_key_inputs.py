@@ -150,7 +150,8 @@ class _Alone:
 
     def plan(self, name: str) -> Any:
         node = dataclasses.replace(self.graph.nodes[name], inputs={})
-        return types.SimpleNamespace(node=node, key="equal", spec_key="equal", material={"inputs": {}}, record=None)
+        known = {"key": "equal", "spec_key": "equal", "material": {"inputs": {}}, "record": None}
+        return types.SimpleNamespace(node=node, is_one_thing=False, **known)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -170,12 +170,18 @@ def test_logs_status_and_explain_tell_of_it(quarantined: Path) -> None:
 def test_what_reads_rows_tells_why_it_has_none_of_a_video(state: str) -> None:
     """A report lists the videos that are in no number, with this reason."""
     row = ItemRow(digest="d", status="failed", cause="corrupt", message="no frame")
-    config = SimpleNamespace(wanted_splits=lambda: None)
-    lists = {"wanted": (SimpleNamespace(digest="d"),), "failed": (), "quarantined": (), state: (row,)}
-    plans = {
-        "frames": SimpleNamespace(node=SimpleNamespace(name="frames", config=config, parents=()), **lists),
-        "embed": SimpleNamespace(node=SimpleNamespace(name="embed", config=config, parents=("frames",)), wanted=()),
+    config = SimpleNamespace(wanted_splits=lambda: None, kind="items")
+    of_train = SimpleNamespace(wanted_splits=lambda: ("train",), kind="run")
+    lists = {"wanted": (SimpleNamespace(digest="d"),), state: (row,)}
+    none = {"wanted": (), "failed": (), "quarantined": (), "is_one_thing": False}
+    parents = {"frames": (), "embed": ("frames",), "train": ("embed",), "predict": ("train", "embed")}
+    nodes = {
+        name: SimpleNamespace(name=name, config=of_train if name == "train" else config, parents=above)
+        for name, above in parents.items()
     }
+    plans = {name: SimpleNamespace(node=node, **none) for name, node in nodes.items()}
+    vars(plans["frames"]).update(lists)
     video = SimpleNamespace(video_id="v", split="test")
     planner = SimpleNamespace(plan=plans.__getitem__, dataset=SimpleNamespace(videos=[video]))
-    assert why._left_out(planner, plans["embed"], "v", "d") == "failed in frames: corrupt: no frame"
+    for name in ("embed", "predict"):  # of predict the run is no reason, which did not learn from it
+        assert why._left_out(planner, plans[name], "v", "d") == "failed in frames: corrupt: no frame"

@@ -16,6 +16,7 @@ from reelwright.pipeline.inspect.trained_model import _written
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.stages.base.work import InputRef, SilentReporter, Work
+from reelwright.stages.summary.work import is_share, metric_text
 from reelwright.stages.summary.work import run as summarize
 from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.store import Store
@@ -264,3 +265,20 @@ def test_each_seed_is_a_run_of_its_own(copied: Path) -> None:
     for limit in ([], ["--sort", "top1", "--limit", "2"]):  # the mean is of all, not of the best
         compared = CliRunner().invoke(app, ["compare", *config, *limit]).stdout
         assert f"{mean:.1f} ± {std:.1f}" in compared.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("top1", 0.5, "50.0 %"),
+        ("f1@50", 50.0, "50.0 %"),
+        ("phase_accuracy@12.5%", 0.5, "50.0 %"),
+        ("phase_error_rows", 0.5, "0.5"),
+        ("step_false_positives", 1.0, "1"),
+        ("time_error@5", 0.5, "50.0 %"),
+        ("time_error_seconds@5", 0.5, "0.50 s"),
+        ("val_loss", 0.5, "0.5"),
+    ],
+)
+def test_what_is_no_share_is_not_in_percent_however_small(name: str, value: float, text: str) -> None:
+    assert metric_text(value, name, share=is_share(name, [value])) == text

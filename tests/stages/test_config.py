@@ -331,6 +331,41 @@ def test_a_threshold_of_another_task_and_a_grid_of_a_run_on_clips_are_refused() 
     config_of("predict", embeddings=["e"], window={"hop": 4, "sampling": "grid"}).complete({"r": run}, where="predict")
 
 
+@pytest.mark.parametrize(
+    ("given", "task", "match"),
+    [
+        (
+            {"background": "idle"},
+            "majority",
+            "background is idle, of task last_row or per_row, but",
+        ),
+        ({"topk": [1, 3]}, "multi_label", "topk is 1, 3, of task video or .*, but the run's is multi_label"),
+        ({"joint": ["independent"]}, "multi_label", "joint: independent is of task heads"),
+    ],
+    ids=str,
+)
+def test_scores_that_a_task_has_not_are_refused(given: dict[str, Any], task: str, match: str) -> None:
+    config, predict = config_of("evaluate", **given), config_of("predict", embeddings=["e"])
+    with pytest.raises(ConfigError, match=match):
+        config.complete({"p": predict, "r": config_of("train", task=task)}, where="scores")
+    if task == "multi_label":
+        with pytest.raises(ConfigError, match=match):
+            config.complete({"p": config_of("import_predictions", task=task)}, where="scores")
+    fitting = "heads" if "joint" in given else "per_row"
+    config.complete({"p": predict, "r": config_of("train", task=fitting)}, where="scores")
+    config.complete({"p": predict}, where="scores")
+
+
+def test_rows_of_another_encoder_are_refused_before_the_run_is_trained() -> None:
+    run = config_of("train", embeddings=["e", "f"])
+    encoders = {"e": "timm/a", "f": "timm/b", "again": "timm/a"}
+    nodes = {name: config_of("embed", encoder=encoder) for name, encoder in encoders.items()} | {"r": run}
+    config_of("predict", embeddings=["again", "f"]).complete(nodes, where="predict")
+    config_of("predict", embeddings=["absent", "f"]).complete(nodes, where="predict")
+    with pytest.raises(ConfigError, match=r"'f' has rows of timm/b, but 'r' is trained on those of timm/a \('e'\)"):
+        config_of("predict", embeddings=["f", "e"]).complete(nodes, where="predict")
+
+
 def test_an_option_of_a_plug_in_may_be_called_as_one_of_ours() -> None:
     """Of task per_row our models pool nothing; what `pool` is of a model of somebody's own is not known."""
     of_windows: dict[str, Any] = {"temporal": None, "task": "per_row", "window": {"length": 4}}

@@ -19,11 +19,12 @@ from reelwright.storage.results.predictions import PredictedVideo, PredictionInf
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 
 
-def write(path: Path, *, task: str, num_videos: int = 9) -> PredictionSet:
+def write(path: Path, *, task: str, num_videos: int = 9, has_nouns: bool = True) -> PredictionSet:
     """Random scores of windows, rows and videos; some entries and one video have no target."""
     random = np.random.default_rng(5)
     heads = (("verb", 4), ("noun", 3)) if task == "heads" else ()
-    info = PredictionInfo(key="k", run="r", task=task, classes=CLASSES, heads=heads)
+    published = "multi_label" if heads else task
+    info = PredictionInfo(key="k", run="r", task=published, classes=CLASSES, heads=heads)
     of_sets = task in {"heads", "multi_label"}
     with open_writer(path, info, with_rows=task == "per_row") as writer:
         for number in range(num_videos):
@@ -43,7 +44,7 @@ def write(path: Path, *, task: str, num_videos: int = 9) -> PredictionSet:
                 sets = random.random((rows, 7)) < 0.3
                 if heads:
                     sets = np.concatenate(
-                        [np.eye(5, dtype=bool)[random.integers(0, 5, rows)][:, :4], np.eye(3)[ids % 3]], 1
+                        [np.eye(5, dtype=bool)[random.integers(0, 5, rows)][:, :4], has_nouns * np.eye(3)[ids % 3]], 1
                     )
                 return Scored(scores=scores, targets=sets.astype(bool))
 
@@ -59,19 +60,23 @@ def write(path: Path, *, task: str, num_videos: int = 9) -> PredictionSet:
     return PredictionSet(path)
 
 
-@pytest.mark.parametrize("task", ["video", "per_row", "last_row", "multi_label", "heads"])
+@pytest.mark.parametrize("task", ["video", "per_row", "last_row", "multi_label", "heads", "heads without nouns"])
 def test_with_every_video_once_the_measures_are_the_headline(tmp_path: Path, task: str) -> None:
-    predictions = write(tmp_path, task=task)
+    task, _, without = task.partition(" ")
+    predictions = write(tmp_path, task=task, has_nouns=not without)
     joint = ("rank_paired", "independent") if task == "heads" else ()
     config = EvaluateConfig(predictions="p", splits=("test", "val"), topk=(1, 3), joint=joint)
     info, tables = predictions.info, unit_tables(predictions)
     labels = video_labels(predictions, unit=main_unit(info), splits={"test", "val"}, threshold=0.5)
     numbers = headline(score_predictions(predictions, labels, config, tables=tables), info)
+    if task == "heads":
+        names = {name.partition("_")[0] for name in numbers}
+        assert (names & {"verb", "noun", "action"}) == ({"verb"} if without else {"verb", "noun", "action"})
     found = {}
     for unit, measures, num_videos in _units(tables, labels, config, info=info):
-        assert num_videos == 8  # the first has no target
+        assert num_videos == 8 or without  # the first has no target
         prefix = "video_" if unit == "videos" else ""
-        found |= {f"{prefix}{name}": measure.values(np.ones((1, 8)))[0] for name, measure in measures.items()}
+        found |= {f"{prefix}{name}": measure.values(np.ones((1, num_videos)))[0] for name, measure in measures.items()}
     expected = {name: value for name, value in numbers.items() if not name.startswith("chance_")}
     assert found == pytest.approx(expected)
     between, notes = headline_intervals(tables, labels, config, info=info)
@@ -101,3 +106,23 @@ def test_one_video_has_no_interval_and_is_told_of(tmp_path: Path) -> None:
     labels = video_labels(predictions, unit="windows", splits={"val"}, threshold=0.5)
     found, notes = headline_intervals(unit_tables(predictions), labels, config, info=predictions.info)
     assert (found, notes) == ({}, ["one video with a target: there are no intervals over videos"])
+
+
+def test_why_a_number_has_no_interval_is_said_of_each(tmp_path: Path) -> None:
+    """Of windows three videos are known, of whole videos one; that is no matter of how long ranking takes."""
+    info = PredictionInfo(key="k", run="r", task="video", classes=CLASSES[:2])
+    scores = np.array([[0.4, 0.6], [0.7, 0.3]], np.float32)
+    first = np.arange(2)
+    spans = {"start_seconds": first * 1.0, "stop_seconds": first + 1.0, "time_seconds": first * 1.0}
+    with open_writer(tmp_path, info) as writer:
+        for number, of_video in enumerate((0, -1, -1)):
+            video = PredictedVideo(video_id=f"v{number}", digest=f"{number}", split="test")
+            windows = {"window": first, "start_row": first, "stop_row": first + 1, **spans}
+            writer.write_windows(video, windows, Scored(scores=scores, target_ids=np.array([1, number % 2])))
+            writer.write_video(video, num_windows=2, scored=Scored(scores=scores[:1], target_ids=np.array([of_video])))
+    predictions, config = PredictionSet(tmp_path), EvaluateConfig(predictions="p", topk=(1,))
+    labels = video_labels(predictions, unit="windows", splits={"test"}, threshold=0.5)
+    found, notes = headline_intervals(unit_tables(predictions), labels, config, info=info)
+    names = ("top1", "mean_class_accuracy", "macro_f1", "mean_average_precision")
+    assert set(found) == set(names)
+    assert notes == [f"no interval of {', '.join(f'video_{name}' for name in names)}: one video has a target"]

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from reelwright.stages.base.work import InputRef, SilentReporter, Work
+from reelwright.stages.evaluate.config import StepScoreSettings
+from reelwright.stages.evaluate.step_scores import step_intervals, step_videos
 from reelwright.stages.evaluate.work import run
 from reelwright.storage.errors import ConfigError, StageError
-from reelwright.storage.results.steps import StepsInfo, write_steps
+from reelwright.storage.results.steps import StepSet, StepsInfo, write_steps
 from reelwright.storage.store import Store
 
 NAMES = ("take <b>board</b>", "board wrongly", "board off", "drive screw", "screw wrongly", "screw off")
@@ -186,3 +188,12 @@ def test_only_videos_without_truth(work, monkeypatch):
 def test_no_video_of_the_splits(work):
     with pytest.raises(StageError, match=r"no video is of the splits \['train'\]; steps are of \['test', 'val'\]"):
         run(work(splits=["train"]), SilentReporter())
+
+
+def test_where_all_steps_are_right_f1_is_as_uncertain_as_the_order(work):
+    made = work()
+    steps = StepSet(Store.at(made.store).output("steps", made.inputs["predictions"][0].key))
+    videos = step_videos(steps, splits=("test", "val"), settings=StepScoreSettings())
+    found = step_intervals([video for video in videos if video.video_id in {"late", "same"}], info=steps.info)
+    assert found["step_pos"] == pytest.approx([0.025**0.5, 1])
+    assert found["step_f1"] == pytest.approx([0.025**0.5, 1], abs=1e-6)

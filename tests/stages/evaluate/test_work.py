@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from reelwright.stages.base.work import SilentReporter
-from reelwright.stages.evaluate.work import run
+from reelwright.stages.base.work import InputRef, SilentReporter
+from reelwright.stages.evaluate.config import EvaluateConfig
+from reelwright.stages.evaluate.work import _Pages, run
 from reelwright.storage.errors import StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
+from reelwright.storage.results.predictions import PredictionSet
 
 Make = Callable[..., Any]
 
@@ -163,6 +165,24 @@ def test_the_page_says_how_it_was_made_and_what_is_not_in_it(fake_store: Callabl
         assert f"<code>{text}</code>" in settings
     assert "batch_size" not in settings, "defaults are not settings that somebody made"
     assert settings.index('<td class="class">embed</td>') < settings.index('<td class="class">train</td>')
+
+
+@pytest.mark.parametrize("behind", ["finetune", "import_model"])
+def test_the_run_is_the_one_that_predicted_not_one_behind_its_rows(fake_store: Make, behind: str) -> None:
+    made = fake_store()
+    (predict,) = made.work.inputs["predictions"]
+    (own,), (embed,) = predict.inputs["run"], predict.inputs["embeddings"]
+    tuned = InputRef(node="tuned", stage=behind, key="f" * 32, config={"model": {"name": "ms_tcn"}})
+    rows = replace(embed, inputs={"run": (tuned,)})
+    predict = replace(predict, inputs={"run": (replace(own, inputs={"embeddings": (rows,)}),), "embeddings": (rows,)})
+    facts = _Pages(
+        work=replace(made.work, inputs={"predictions": (predict,)}),
+        reporter=SilentReporter(),
+        config=EvaluateConfig(predictions="predict"),
+        predictions=PredictionSet(made.store.predictions(predict.key)),
+        labels=(),
+    ).facts()
+    assert (facts["run"], facts["model"]) == (f"train {'r' * 12}", "gru")
 
 
 def test_titles_open_the_video(fake_store: Callable[..., Any], tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_mstcn(tmp_path):
     }
     assert export_mstcn(predictions, tmp_path / "rows", PredictionExport(per_row=True, splits={"test"})) == 1
     assert (tmp_path / "rows/predictions/a_b.txt").read_text() == "idle\ncut\ncut\npour it\n"
+    several = write_predictions(tmp_path / "q", task="multi_label", heads=(("what", 2), ("how", 1)))
+    with pytest.raises(StageError, match=r"one label a frame.*multi_label; take activitynet"):
+        export_mstcn(several, tmp_path / "x", PredictionExport())
 
 
 def test_activitynet(tmp_path):

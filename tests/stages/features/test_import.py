@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import types
 
 import numpy as np
 import pytest
 
 from reelwright.pipeline.project import Project
 from reelwright.stages.features import work
-from reelwright.storage.errors import InputError
+from reelwright.stages.import_predictions.config import ImportPredictionsConfig
+from reelwright.stages.import_predictions.work import _scores
+from reelwright.storage.errors import InputError, ItemError
 from tests.small_project import write_rows
 
 CHAIN = """
@@ -180,3 +183,10 @@ def test_times_of_a_table(folder):
     project = open_project(folder, CHAIN.replace("fps: 2", "times: times.csv"))
     assert project.run(until=["feats"]).exit_code == 0
     assert project.embeddings("feats")["test/v5"].spans.stop_seconds.tolist() == [3, 6, 9, 12, 15, 18, 21, 24]
+
+
+def test_scores_that_are_not_numbers_are_refused():
+    scores = types.SimpleNamespace(num_rows=2, output=lambda _: np.array([[0.2, 0.8], [np.nan, 1.0]], np.float32))
+    source = types.SimpleNamespace(rows=lambda _: scores)
+    with pytest.raises(ItemError, match=r"scores reach from nan to nan; probabilities are in \[0, 1\]"):
+        _scores(source, "d", ImportPredictionsConfig(embeddings="e"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from reelwright.stages.base.work import InputRef
 from reelwright.stages.predict.work import publish, run_items
 from reelwright.stages.train.work import run
+from reelwright.storage.arrays.embedding_writer import EmbeddingWriter, RowLayout
 from reelwright.storage.errors import ConfigError, StageError, StoreError
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.results.predictions import PredictionSet, scores_matrix
+from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.results.scores import read_scores
 from reelwright.storage.tables.annotations import Annotation
 
@@ -284,3 +288,52 @@ def test_a_run_of_net_changes_is_published_with_them(pulse_toy):
     windows = _predicted(pulse_toy, pulse_toy.predict_work(window={"hop": 5})).windows()
     sets = {tuple(entry) for entry in windows["targets"].to_pylist()}
     assert sets == {(False, False), (True, True)}  # of two classes both change, or none
+
+
+@pytest.mark.parametrize("is_here", [True, False], ids=["rows of training there", "and gone"])
+def test_rows_of_another_encoder_are_refused_though_they_are_as_wide(pulse_toy, is_here):
+    toy = pulse_toy
+    _trained(toy)
+    values = RunFolder(toy.store.run("run")).config()
+    values["inputs"]["embeddings"][0]["config"] = {"encoder": "timm/a"}
+    RunFolder(toy.store.run("run")).write_config(values)
+    layout = RowLayout(outputs={"pooled": (6,)}, dtype="float32")
+    for key, encoder, weights in (("same", "timm/a", "1"), ("tuned", "timm/a", "2"), ("other", "timm/b", "3")):
+        made_by = {"spec": key, "encoder": encoder, "weights_digest": weights}
+        EmbeddingWriter.create(toy.store.embeddings(key), made_by, layout=layout)
+    if is_here:
+        values["inputs"]["embeddings"][0]["key"] = "same"
+        RunFolder(toy.store.run("run")).write_config(values)
+    else:
+        shutil.rmtree(toy.store.embeddings("emb"))
+    run_items(replace(toy.predict_work(key="over same", stores=("same",)), items=()), toy.reporter)
+    for key in ("tuned", "other") if is_here else ("other",):
+        work = replace(toy.predict_work(key=f"over {key}", stores=(key,)), items=())
+        with pytest.raises(ConfigError, match=rf"{key} has rows of timm/.*run train was trained on those of timm/a"):
+            run_items(work, toy.reporter)
+    with pytest.raises(ConfigError, match=r"run train was trained on 1 embeddings \(emb\), these are 2"):
+        run_items(replace(toy.predict_work(key="both", stores=("same", "same")), items=()), toy.reporter)
+
+
+@pytest.mark.parametrize(
+    ("trained", "own", "note"),
+    [
+        ({"fps": 5.0}, {"fps": 5.0}, ""),
+        ({"fps": 5.0}, {"fps": 25.0}, "emb is of fps 25, but run train was trained on fps 5: a window spans another"),
+        ({"stride": 2}, {}, "emb is of all frames, but run train was trained on stride 2"),
+        (None, {"fps": 25.0}, ""),
+    ],
+    ids=str,
+)
+def test_another_rate_than_that_of_training_is_told(pulse_toy, trained, own, note):
+    def of_frames(config):
+        frames = () if config is None else (InputRef(node="frames", stage="decode", key="f", config=config),)
+        return {"embeddings": (InputRef(node="emb", stage="embed", key="emb", inputs={"frames": frames}),)}
+
+    work = pulse_toy.train_work(epochs=1, model={"name": "linear"})
+    run(replace(work, inputs=of_frames(trained)), pulse_toy.reporter)
+    work = pulse_toy.predict_work()
+    run_items(replace(work, inputs={**work.inputs, **of_frames(own)}), pulse_toy.reporter)
+    warnings = [text for text in pulse_toy.reporter.notes if "trained on" in text]
+    assert len(warnings) == bool(note)
+    assert all(note in text for text in warnings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,6 +182,16 @@ def test_the_page_shows_shares_spreads_and_reasons(labelled):
     probe(labelled, tasks=["phase_classification", "retrieval"])
     page = (labelled.store.report("p" * 32) / "report.html").read_text(encoding="utf-8")
     assert "<li>retrieval: 1 videos of splits have labelled rows, 2 are needed</li>" in page
+
+
+def test_the_page_says_which_videos_have_no_rows(labelled):
+    work = work_of(labelled, tasks=["kendalls_tau"])
+    left = [{"video_id": "<bad>", "split": "test", "why": "failed in emb: broken: no frame"}]
+    run(replace(work, payload={**work.payload, "left_out": left, "num_left_out": 1}), labelled.reporter)
+    page = (labelled.store.report("p" * 32) / "report.html").read_text(encoding="utf-8")
+    assert '<td class="class">&lt;bad&gt;</td><td>test</td><td>failed in emb: broken: no frame</td>' in page
+    (note,) = (note for note in labelled.reporter.notes if "no number" in note)
+    assert note == "1 video of these splits is in no number: <bad> (failed in emb: broken: no frame)"
 
 
 def test_the_page_shows_each_action(toy):
