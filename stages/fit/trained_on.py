@@ -53,7 +53,8 @@ def rate_notes(refs: Sequence[InputRef], run: InputRef, values: Mapping[str, Any
 
     Single rows, and segments of whole videos, are of no rate.
     """
-    if values["window"]["length"] == 1 or values.get("clips", {}).get("sampling") == "segments":
+    window = values.get("window") or {}  # runs that learn from views of whole videos have none
+    if window.get("length") == 1 or values.get("clips", {}).get("sampling") == "segments":
         return
     trained = [entry for name in _ROWS for entry in values["inputs"].get(name, ())]
     own, wanted = _rate([asdict(ref) for ref in refs]), _rate(trained)

@@ -134,7 +134,8 @@ def test_fast_backends_leave_damaged_files_to_pyav(files: dict[str, Path], backe
     assert _damage(files["whole.mp4"], {}, backend) == ""
     found = _damage(files["mp4"], {}, backend)
     assert found.startswith("failed: dropped for this file: what it decodes with says: "), found
-    assert _damage(files["mp4"], {"times": (0.1, 0.5)}, backend) == ""
+    if backend != "decord":  # which decodes ahead of what is asked for, so that it may have met the damage or not
+        assert _damage(files["mp4"], {"times": (0.1, 0.5)}, backend) == ""
 
 
 @pytest.mark.skipif(not installed("torchcodec"), reason="torchcodec is not installed")
