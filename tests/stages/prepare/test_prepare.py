@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -191,6 +192,45 @@ def test_finegym_elements(tmp_path):
     lines = (tmp_path / "out/rows.csv").read_text().splitlines()[1:]
     assert lines == [f"{event},{frame},{label}" for frame, label in [(75, 17), (76, 17), (77, 17), (100, 3), (101, 3)]]
     assert [problem.kind for problem in result.problems] == ["not_read"]
+
+
+ANNOTATED = "0LtLS9wROrk_E_002407_002435_A_0003_0005"
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ("{", "finegym_annotation_info_v1.0.json: no readable JSON"),
+        ("[]", "an object by video is needed, not list"),
+        ('{"0LtLS9wROrk": 3}', "the annotation file has no times of it"),
+        (
+            '{"0LtLS9wROrk": {"E_002407_002435": {"segments": {"A_0003_0005": {"timestamps": [0]}}}}}',
+            "the annotation file has no times of it",
+        ),
+    ],
+)
+def test_a_damaged_annotation_file_is_said(tmp_path, info, message):
+    touch(tmp_path / "root", f"{ANNOTATED[:27]}.mp4")
+    text(tmp_path / "root", "finegym_annotation_info_v1.0.json", info)
+    text(tmp_path / "root", "gym99_train_element_v1.0.txt", f"{ANNOTATED} 17", "")
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(tmp_path / "root", "finegym99", check="names")
+
+
+@pytest.mark.parametrize("labels", [[], None, 3, ["x"], [0.5, 1], torch.tensor([0.0, float("nan")])])
+def test_labels_of_frames_that_are_no_whole_numbers_are_a_problem_of_their_video(tmp_path, labels):
+    root = tmp_path / "root"
+    touch(root, "a.mp4")
+    touch(root, "b.mp4")
+    entries = [
+        {"name": "a", "video_file": "a.mp4", "frame_label": labels},
+        {"name": "b", "video_file": "b.mp4", "frame_label": torch.tensor([1.0, 2.0])},
+    ]
+    (root / "train.pkl").write_bytes(pickle.dumps(entries))
+    result = run(root, "pouring", check="names")
+    assert kinds(result) == [("not_read", "a"), ("unlisted", "a.mp4")]
+    assert "entry 1: frame_label is not a whole number for each frame" in result.problems[0].detail
+    assert result.num_frame_labels == 2
 
 
 RESAMPLED = {
