@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -106,6 +107,44 @@ def test_archives_are_unpacked_once_beside_the_tables(tmp_path):
     first = unpacked.stat().st_ino
     run(root, "csv", check="names")
     assert unpacked.stat().st_ino == first
+
+
+def test_files_of_one_path_in_two_archives_are_both_there(tmp_path):
+    """Which of both a list means cannot be known, unless it names the archive."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("part1", "part2 "):
+        with zipfile.ZipFile(root / f"{name.strip()}.zip", "w") as archive:
+            archive.writestr("clips/0001.mp4", name)
+            archive.writestr("clips/copy.mp4", "the same")
+    touch(root, "part2/0002.mp4")
+    (root / "part2.zip").rename(root / "part3.zip")
+    text(root, "train.csv", "0001.mp4,x", "copy.mp4,x", "part2/0002.mp4,y")
+    text(root, "val.csv", "part3/clips/0001.mp4,y")
+    result = run(root, "csv", check="names")
+    found = [(video.found.path.relative_to(tmp_path).as_posix(), video.found.label) for video in result.videos]
+    assert found == [
+        ("out/files/part1/clips/copy.mp4", "x"),
+        ("root/part2/0002.mp4", "y"),
+        ("out/files/part3/clips/0001.mp4", "y"),
+    ]
+    (ambiguous,) = (problem.detail for problem in result.problems if problem.kind == "ambiguous")
+    assert ambiguous == "train.csv:1: 2 files fit: part1/clips/0001.mp4, part3/clips/0001.mp4"
+
+
+def test_archives_of_one_name_would_lie_in_one_folder(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with tarfile.open(root / "clips.tar", "w") as archive:
+        touch(tmp_path, "a.mp4")
+        archive.add(tmp_path / "a.mp4", "a.mp4")
+    with zipfile.ZipFile(root / "clips.zip", "w") as zipped:
+        zipped.writestr("b.mp4", b"2")
+    text(root, "train.csv", "a.mp4,x")
+    result = run(root, "csv", check="names")
+    assert kinds(result) == [("not_read", "clips.zip")]
+    assert "another archive is called clips; rename it" in result.problems[0].detail
+    assert (tmp_path / "out/files/clips/a.mp4").is_file()
 
 
 def test_an_archive_that_leads_out_is_refused(tmp_path):
