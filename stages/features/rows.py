@@ -16,6 +16,7 @@ from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.files import choose, open_arrays
 from reelwright.storage.arrays.spans import FloatArray, Spans
 from reelwright.storage.errors import ItemError
+from reelwright.storage.tables.text_tables import real_in
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +57,7 @@ def times_by_video(columns: Mapping[str, Sequence[str]], *, path: Path) -> dict[
     """Seconds (T,) or (T, 2) of each video of a times table. Raises ItemError for a cell that is no number."""
     names = ["start_seconds", *(["stop_seconds"] if "stop_seconds" in columns else [])]
     try:
-        values = np.array([[float(cell) for cell in columns[name]] for name in names]).T
+        values = np.array([[real_in(cell, name) for cell in columns[name]] for name in names]).T
     except ValueError as error:
         raise ItemError("times_not_numbers", f"{path.name}: {error}; times are seconds.") from None
     ids = np.asarray(columns["video_id"])

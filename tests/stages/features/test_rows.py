@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,13 @@ def test_shapes(tmp_path, values, settings, shape):
     assert rows.shape == shape
     if "one_hot" in settings:
         assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("cell", ["x", "1_5", ""])
+def test_times_that_are_no_numbers(cell):
+    columns = {"video_id": ["a", "a"], "start_seconds": ["0", cell]}
+    with pytest.raises(ItemError, match=f"start_seconds '{cell}' is not a number; times are seconds"):
+        times_by_video(columns, path=Path("times.csv"))
 
 
 REFUSED = {
