@@ -134,8 +134,8 @@ class ClipSampling:
     kind: str  # of the table above
     shape: WindowShape
     segments: int | None = None  # of kind segments; None: one row each
-    segment_rule: str = "even"  # of `segments.train_starts`
-    phase: str = "centred"  # of `segments.view_starts`
+    segment_rule: str = "even"  # of `train_starts`
+    phase: str = "centred"  # of `view_starts`
 
     def drawn(self, num_rows: IntArray, generator: np.random.Generator) -> Windows:
         """A random clip for each of N videos with so many rows; its ``video`` is the position in ``num_rows``."""
