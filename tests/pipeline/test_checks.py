@@ -157,8 +157,10 @@ def test_windows_longer_than_every_video_are_told_before_a_frame_is_decoded(tmp_
     with pytest.raises(ConfigError, match=match):
         check_before_run(open_planner(load(*long, "train.window.short=leave_out")), RunOptions())
     assert not any((tmp_path / ".reelwright" / "store" / "frames").glob("*"))
-    (warning,) = check_before_run(open_planner(load(*long)), RunOptions())
-    assert "every video is filled up (window.short: pad)" in warning
+    with pytest.raises(ConfigError, match=r"has about 10; .*window.short: pad every window that is learned"):
+        check_before_run(open_planner(load(*long)), RunOptions())  # as train itself does, after all that is before it
+    (warning,) = check_before_run(open_planner(load(*long, "train.window.short=repeat")), RunOptions())
+    assert "every video is filled up (window.short: repeat)" in warning
     assert check_before_run(open_planner(load("train.window.length=10")), RunOptions()) == ()
     with pytest.raises(ConfigError, match=r"stages.predict: a window reaches over 99 rows"):
         check_before_run(open_planner(load("predict.window={length: 99, dilation: 1, short: leave_out}")), RunOptions())
