@@ -212,7 +212,7 @@ def _flips(node: Node, planner: Planner) -> Iterator[str]:
     if directed or (directed is None and pair is not None):
         why = "labels.directed is true" if directed else f"classes {pair[0]!r} and {pair[1]!r} differ by it alone"  # type: ignore[index]
         rest = "" if directed else ", or labels.directed: false if a mirror image keeps its class"
-        yield f"{mirrors[0]} mirrors frames left and right, but {why}; set flip: 0{rest}"
+        yield f"{mirrors[0]} mirrors frames left and right, but {why}; set {mirrors[0].rpartition('.')[2]}: 0{rest}"
 
 
 def mirrored(name: str) -> str:

@@ -149,6 +149,13 @@ class AugmentSettings(Settings):
     """Another background, objects of other sizes and places, a moving camera, as fractal_video has them for synthetic
     videos; null: none. With several processes each takes backgrounds from its own share of the batch."""
 
+    @property
+    def mirrors(self) -> str:
+        """The setting by which frames, or a second appearance of what is in them, are mirrored; empty: none is."""
+        scale = None if self.scene is None or self.scene.foreground is None else self.scene.foreground.scale
+        has_copies = scale is not None and scale.probability > 0 and scale.clone > 0
+        return "flip" if self.flip else "scene.foreground.scale.clone" if has_copies else ""
+
     @model_validator(mode="after")
     def _consistent(self) -> AugmentSettings:
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:

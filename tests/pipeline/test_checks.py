@@ -232,6 +232,10 @@ def test_flips_of_clips_in_pretraining_are_refused_alike(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.pre: clips\.augment\.flip mirrors frames left and right, but"):
         check()
     assert check("pre.clips.augment.flip=0") == ()
+    copies = ("pre.clips.augment.flip=0", "pre.clips.augment.scene={curriculum_epochs: 0}")  # every other one mirrored
+    with pytest.raises(ConfigError, match=r"scene\.foreground\.scale\.clone mirrors frames .*; set clone: 0, or"):
+        check(*copies)
+    assert check(*copies, "pre.clips.augment.scene.foreground={scale: {clone: 0}}") == ()
     assert check("pre.objective={name: simclr}") == ()  # without labels
 
 
