@@ -88,6 +88,15 @@ def test_raw_frames_are_counted(tmp_path):
     ]
 
 
+def test_a_part_of_a_folder_is_not_read_as_all_of_it(tmp_path):
+    images(tmp_path / "root/a", [1, 2, 3])
+    images(tmp_path / "root/b", [1, 2, 3])
+    text(tmp_path / "root", "annotations.txt", "a 1 3 x", "b 2 3 y")
+    result = run(tmp_path / "root", "rawframes")
+    assert kinds(result) == [("not_read", ""), ("unlisted", "b")]
+    assert [video.video_id for video in result.videos] == ["a"]
+
+
 def test_missing_numbers(tmp_path):
     images(tmp_path / "whole", [1, 2, 3])
     assert missing_numbers(tmp_path / "whole", first=1) == ""
