@@ -29,11 +29,18 @@ SETS = ("weights", "3a", "3aw")
 
 
 def read_sections(text: str) -> dict[str, Any]:
-    """Sections of RandAugment by name, as numbers or as the name of a set. Raises ValueError for what is no section."""
+    """Sections of RandAugment by name, as numbers or as the name of a set.
+
+    Raises ValueError for what is no section, or stands twice.
+    """
     head, *sections = text.split("-")
     if head != "rand":
         raise ValueError(f"RandAugment {text!r} must begin with 'rand', as in rand-m7-n4-mstd0.5-inc1.")
-    return dict(_section(section, text) for section in sections)
+    found = [_section(section, text) for section in sections]
+    kinds = ["a set of operations" if kind in {"t", "w"} else kind for kind, _ in found]
+    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+        raise ValueError(f"RandAugment {text!r} says {twice[0]} twice; which is meant cannot be known.")
+    return dict(found)
 
 
 _RANGES = {  # kind, least, most

@@ -151,6 +151,7 @@ class ClipSampling:
     def views(self, num_rows: Sequence[int], *, num_views: int = 1) -> Windows:
         """The clips of each video at test, video by video; a single view is the middle one.
 
+        Of multi_start it is the first one where a video is less than `hop` rows longer than a clip.
         Videos without rows have none, nor, with short: leave_out, have those that are too short for kinds of one run.
         """
         if self.kind == "multi_start":
