@@ -29,6 +29,7 @@ from reelwright.storage.store import Store
 from reelwright.storage.tables.detections import read_detections
 
 _NAMED = 5  # videos that a note names
+_SLACK_SECONDS = 1.0  # that detections may lie behind the end of their video
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
@@ -54,6 +55,8 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     tables: dict[str, list[Mapping[str, Any]]] = {"steps": [], "truth": [], "videos": []}
     reporter.total(len(shown), "videos")
     durations = {entry["video_id"]: entry.get("duration_seconds") for entry in work.payload["videos"]}
+    if config.detections is not None and procedure.fps is not None:
+        _check_ends(config.detections, streams, durations, procedure.fps, reporter)
     for video in shown:
         kind = procedure.kind_of(video.video_id)
         found = decode(streams[video.video_id], kind=kind, procedure=procedure, config=config)
@@ -125,10 +128,33 @@ def _check_names(table: str, named: Collection[str], decoded: set[str], reporter
             f"{nearest(others[0], decoded)} Ids must be written as in the manifest, of videos of the splits asked for"
         )
     if others:
-        more = ", ..." if len(others) > _NAMED else ""
-        reporter.note(
-            f"{table}: {len(others):,} of its {len(named):,} videos are not decoded: {', '.join(others[:_NAMED])}{more}"
-        )
+        reporter.note(f"{table}: {len(others):,} of its {len(named):,} videos are not decoded: {_some(others)}")
+
+
+def _check_ends(
+    table: str,
+    streams: Mapping[str, VideoStreams],
+    durations: Mapping[str, float | None],
+    fps: float,
+    reporter: Reporter,
+) -> None:
+    """Note detections behind the end of their video. Raises InputError where one is twice as late: of another rate."""
+    late: list[str] = []
+    for video_id, found in streams.items():
+        last, duration = max(found.detections, default=0) / fps, durations.get(video_id) or 0.0
+        if duration and last > duration + _SLACK_SECONDS:
+            late.append(f"{video_id} ({last:.1f} of {duration:.1f} s)")
+            if last > 2 * duration + _SLACK_SECONDS:
+                raise InputError(
+                    f"{table}: detections reach far behind the end of their video: {late[-1]}, at {fps:g} frames a "
+                    "second. Are frames numbered at another rate? Set fps of the procedure"
+                )
+    if late:
+        reporter.note(f"warning: {table}: detections reach behind the end of their video: {_some(late)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _named(video: LabelledVideo) -> dict[str, str]:

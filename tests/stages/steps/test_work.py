@@ -143,6 +143,21 @@ def test_ids_of_tables_are_those_of_the_videos(tmp_path, work_of):
         decoded(work_of(annotations={"b": ANNOTATION}, detections=detections(tmp_path, ""), truth=str(truth)))
 
 
+def test_detections_behind_the_end_are_said(tmp_path, work_of):
+    """Videos are 6 s, frames two a second: frame 14 is at 7 s, 15 at 7.5 s, 27 at 13.5 s."""
+    notes = []
+    reporter = SilentReporter()
+    reporter.note = notes.append
+    for last, wanted in ((14, []), (15, ["a (7.5 of 6.0 s)"])):
+        table = detections(tmp_path, f"a,2,1,0.9\na,{last},1,0.9\n")
+        run(work_of(annotations={"a": ANNOTATION}, detections=table), reporter)
+        assert [note.rpartition(": ")[2] for note in notes] == wanted
+    for last in (27, 10**12):  # the latter, frame by frame, would never end
+        table = detections(tmp_path, f"a,2,1,0.9\na,{last},1,0.9\n")
+        with pytest.raises(InputError, match=r"at 2 frames a second\. Are frames numbered at another"):
+            run(work_of(annotations={"a": ANNOTATION}, detections=table), reporter)
+
+
 def test_two_streams(tmp_path, work_of):
     table = detections(tmp_path, "".join(f"a,{frame},1,0.9\n" for frame in range(3, 8)))
     refs = (change_ref(tmp_path),)
