@@ -375,5 +375,7 @@ def test_other_networks_get_the_scores_of_predict_too(copied: Path) -> None:
     np.testing.assert_allclose(found.scores, expected[["score.blue", "score.bright"]].to_numpy(), atol=1e-5)
     with pytest.raises(ConfigError, match="sees clips of frames, not rows"):
         project["clips"].model().rows(joined)
+    with pytest.raises(InputError, match="task majority scores windows, not rows"):
+        found.to_pandas("rows")  # as of the node's predictions, which have none
     with pytest.raises(InputError, match="frames at several rates; fps or times must say"):
         project["both"].model()(frames)  # which rate they have already is not known
