@@ -17,7 +17,6 @@ from reelwright.storage.tables.annotations import UNKNOWN, Annotation
 _LISTED = 10  # names in a message
 _FEW = 3  # the same, of what takes half a line
 _COMPARED = 1000  # names that another may have been meant for: comparing takes time
-_OF_IMAGES = frozenset({"jpeg", "png", "bmp", "webp", "tiff"})  # Pillow's names, as probes of folders have them
 _ABOUT_SECONDS = 0.5  # by which times may be off that only decoding tells
 _SLACK_SECONDS = 0.1  # at least, and at least a frame: labels are rounded, and a first frame seldom comes at 0
 _Frames = tuple[int, int]  # the fewest and the most that there may be
@@ -188,7 +187,7 @@ def _measured(dataset: Dataset) -> Iterator[tuple[str, Annotation, VideoProbe]]:
 
 
 def _outside_of(name: str, annotation: Annotation, probe: VideoProbe) -> _Outside | None:
-    if probe.codec in _OF_IMAGES:  # a folder of them: how long it is, decode.image_fps says
+    if probe.is_of_images:
         return None
     first, last = probe.start_seconds, probe.start_seconds + probe.duration_seconds
     slack = max(_SLACK_SECONDS, 1 / probe.fps if probe.fps > 0 else 0.0, 0.0 if probe.is_exact else _ABOUT_SECONDS)

@@ -171,11 +171,12 @@ def _named(named: Mapping[str, Sequence[str]], video_ids: Collection[str]) -> It
 
 
 def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
-    """Windows that are longer than every video whose length is known, and whether nothing is left of them."""
+    """Windows that are longer than every video whose length is known, and whether the node refuses that."""
     window = node.config.window_rows()
     if window is None:
         return
-    splits, dataset = node.config.wanted_splits(), planner.dataset
+    learned = node.config.named_splits().get("train_splits")
+    splits, dataset = node.config.wanted_splits() if learned is None else learned[0], planner.dataset
     videos = [video for video in dataset.videos if splits is None or video.split in splits]
     probes = (dataset.probes.get(dataset.digests[video.video_id] or "") for video in videos)
     rows = [most_rows(node, planner.graph, probe) for probe in probes]
@@ -189,6 +190,8 @@ def _windows(node: Node, planner: Planner) -> Iterator[tuple[str, bool]]:
     )
     if short == "leave_out":
         yield f"{message}. window.short: leave_out leaves every video out", True
+    elif short == "pad" and learned is not None:
+        yield f"{message}. With window.short: pad every window that is learned from would be padded", True
     else:
         yield f"{message}: every video is filled up (window.short: {short})", False
 
@@ -226,7 +229,7 @@ def _flips(node: Node, planner: Planner) -> Iterator[str]:
     if directed or (directed is None and pair is not None):
         why = "labels.directed is true" if directed else f"classes {pair[0]!r} and {pair[1]!r} differ by it alone"  # type: ignore[index]
         rest = "" if directed else ", or labels.directed: false if a mirror image keeps its class"
-        yield f"{mirrors[0]} mirrors frames left and right, but {why}; set flip: 0{rest}"
+        yield f"{mirrors[0]} mirrors frames left and right, but {why}; set {mirrors[0].rpartition('.')[2]}: 0{rest}"
 
 
 def mirrored(name: str) -> str:

@@ -50,7 +50,7 @@ def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:
         return {"videos": sorted(videos, key=lambda video: (video["digest"], video["split"]))}
     if plan.node.config.kind == "items" and not plan.node.config.publishes:
         return {}
-    paths = {video.video_id: video.path for video in dataset.videos}
+    paths, probes = {video.video_id: video.path for video in dataset.videos}, dataset.probes
     return {
         "videos": [
             {
@@ -59,7 +59,7 @@ def _videos(planner: Planner, plan: NodePlan) -> dict[str, Any]:
                 "split": split,
                 "annotation": annotation,
                 "path": paths[video_id],
-                "duration_seconds": dataset.items[digest].duration_seconds,
+                "duration_seconds": None if probes[digest].is_of_images else dataset.items[digest].duration_seconds,
             }
             for video_id, digest, split, annotation in named_videos(dataset, plan.node, plan.wanted)
         ]

@@ -126,6 +126,8 @@ class ArrayModel:
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
             raise InputError(f"frames are {pixels.dtype} {pixels.shape}; allowed are uint8 (T, H, W, 3) RGB, T >= 1")
         decodes = self._decodes()
+        if fps is None and times is None and len({decode.fps for decode in decodes}) > 1:
+            raise InputError("this model takes frames at several rates; fps or times must say when these were shown")
         if self.run.sees is not None:
             decode = decodes[0] if decodes else DecodeConfig()
             taken, spans = _taken(pixels, decode, fps=fps, times=times)
@@ -212,14 +214,8 @@ class ArrayModel:
         if loaded.config.views is not None:
             raise ConfigError(f"the rows of {where} are several views each, of which nothing is scored")
         given = loaded.config
-        wish = given.model_copy(
-            update={
-                "device": self._device,
-                "batch_size": given.batch_size or BATCH_SIZE,
-                "channels_last": bool(given.channels_last),
-                "runtime": EAGER,
-            }
-        )
+        fixed = {"batch_size": given.batch_size or BATCH_SIZE, "channels_last": bool(given.channels_last)}
+        wish = given.model_copy(update={"device": self._device, "runtime": EAGER, **fixed})
         one_by_one = Streams()  # a batch or two is waited for
         forward = prepare_forward(loaded, wish, tuning=store.root / "tuning", note=lambda _: None, streams=one_by_one)
         return _Encoder(loaded, forward, decode, self.run.output)

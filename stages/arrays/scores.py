@@ -14,7 +14,7 @@ from reelwright.stages.datasets.tasks.registry import TASKS as TASK_KINDS
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.export.scores_file import plain_scores
 from reelwright.stages.predict.merging import merge_windows
-from reelwright.storage.errors import ConfigError
+from reelwright.storage.errors import ConfigError, InputError
 from reelwright.storage.results.predictions import (
     TABLES,
     PredictedVideo,
@@ -136,7 +136,9 @@ class ModelScores(ScoreTables):
         return self._table("windows", self.found.window_columns(), self.found.scores)
 
     def rows(self) -> pa.Table:
-        """A line a row that has a score."""
+        """A line a row that has a score. Raises InputError for a task that scores no rows."""
+        if not self.has_rows:
+            raise InputError(f"task {self.info.task} scores windows, not rows: take windows")
         places, scores = self.found.of_rows()
         spans = self.found.spans
         columns = {

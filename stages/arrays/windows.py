@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from reelwright.storage.store import Store
 
 @dataclass(frozen=True)
 class WindowDataset(Dataset[dict[str, Any]]):
-    """N windows over stored embeddings, all in memory.
+    """N windows over stored embeddings, in memory or, above `memory_bytes`, mapped from a file.
 
     An item, which torch's default collation batches:
 
@@ -81,8 +82,7 @@ def window_dataset(work: Work, splits: Sequence[str] | None = None) -> WindowDat
     """The windows of a train node whose target is known, of the videos of ``splits`` (None: those it learns from).
 
     Of training splits they are drawn as `window.sampling` says, of others they lie on the grid. Raises ConfigError for
-    a node that learns otherwise or reads no such split, InputError where no video has rows, no window a label, or the
-    rows need more memory than `memory_bytes` allows.
+    a node that learns otherwise or reads no such split, InputError where no video has rows or no window a label.
     """
     if work.stage != TrainConfig.stage:
         raise ConfigError(f"{work.node} is a {work.stage} node; windows of rows are those of train nodes")
@@ -97,16 +97,19 @@ def window_dataset(work: Work, splits: Sequence[str] | None = None) -> WindowDat
         raise InputError(f"{work.node}: none of the {len(names)} videos of {', '.join(splits)} has embeddings")
     labels = window_labels(work, config)
     task = build_task(config.task, labels, heads=window_heads(config, labels, where=work.node))
-    scratch = Store.at(work.store).root / "scratch" / f"{work.key}.windows.rows"
-    block = load_block(
-        stores,
-        {digest: names[digest] for digest in present},
-        output=config.output,
-        memory_bytes=config.memory_bytes,
-        scratch=scratch,
-        keeps_positions=config.model.keeps_positions,
-    )
-    scratch.unlink(missing_ok=True)  # what is mapped stays until it is let go of
+    # a name of its own: another notebook that asks for the same windows would empty the file under these rows
+    scratch = Store.at(work.store).root / "scratch" / f"{work.key}.windows.{uuid4().hex}.rows"
+    try:
+        block = load_block(
+            stores,
+            {digest: names[digest] for digest in present},
+            output=config.output,
+            memory_bytes=config.memory_bytes,
+            scratch=scratch,
+            keeps_positions=config.model.keeps_positions,
+        )
+    finally:
+        scratch.unlink(missing_ok=True)  # what is mapped stays until it is let go of
     rows, sampling = KnownRows(block.digests, block.spans), WindowSampling.of(config)
     if set(splits) <= set(config.train_splits):
         found, draws = drawn_windows(videos, rows, sampling=sampling, task=task)

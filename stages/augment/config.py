@@ -29,11 +29,18 @@ SETS = ("weights", "3a", "3aw")
 
 
 def read_sections(text: str) -> dict[str, Any]:
-    """Sections of RandAugment by name, as numbers or as the name of a set. Raises ValueError for what is no section."""
+    """Sections of RandAugment by name, as numbers or as the name of a set.
+
+    Raises ValueError for what is no section, or stands twice.
+    """
     head, *sections = text.split("-")
     if head != "rand":
         raise ValueError(f"RandAugment {text!r} must begin with 'rand', as in rand-m7-n4-mstd0.5-inc1.")
-    return dict(_section(section, text) for section in sections)
+    found = [_section(section, text) for section in sections]
+    kinds = ["a set of operations" if kind in {"t", "w"} else kind for kind, _ in found]
+    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+        raise ValueError(f"RandAugment {text!r} says {twice[0]} twice; which is meant cannot be known.")
+    return dict(found)
 
 
 _RANGES = {  # kind, least, most
@@ -148,6 +155,13 @@ class AugmentSettings(Settings):
     scene: SceneSettings | None = setting(None, when=lambda augment: augment.scene is not None)
     """Another background, objects of other sizes and places, a moving camera, as fractal_video has them for synthetic
     videos; null: none. With several processes each takes backgrounds from its own share of the batch."""
+
+    @property
+    def mirrors(self) -> str:
+        """The setting by which frames, or a second appearance of what is in them, are mirrored; empty: none is."""
+        scale = None if self.scene is None or self.scene.foreground is None else self.scene.foreground.scale
+        has_copies = scale is not None and scale.probability > 0 and scale.clone > 0
+        return "flip" if self.flip else "scene.foreground.scale.clone" if has_copies else ""
 
     @model_validator(mode="after")
     def _consistent(self) -> AugmentSettings:

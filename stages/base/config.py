@@ -164,7 +164,8 @@ class StageConfig(Settings):
     @property
     def mirrors(self) -> str:
         """The setting by which frames that are learned from are mirrored, left and right, at random; empty: none is."""
-        return "augment.flip" if getattr(getattr(self, "augment", None), "flip", 0) else ""
+        name = getattr(getattr(self, "augment", None), "mirrors", "")
+        return f"augment.{name}" if name else ""
 
     @property
     def needs_gpu(self) -> str:

@@ -164,9 +164,12 @@ def left_out_warnings(
 
 
 def check_reach(videos: Sequence[LabelledVideo], rows: KnownRows, shape: WindowShape) -> None:
-    """Raise InputError where no video is as long as a window: a model would only ever see padding at its end."""
+    """Raise InputError where no video is as long as a window: a model would only ever see padding at its end.
+
+    Not where short videos repeat their last row, which is no padding.
+    """
     longest = _longest(videos, rows)
-    if 0 < longest < shape.span_rows:
+    if 0 < longest < shape.span_rows and shape.short == "pad":
         fitting = (longest - 1) // shape.dilation + 1
         raise InputError(
             f"{_too_long(videos, rows, shape)} Every window would be padded. Set window.length to at most {fitting}, "

@@ -23,6 +23,7 @@ from reelwright.storage.arrays.spans import Spans, join_by_time
 from reelwright.storage.errors import InputError, ItemError, StoreError, UnusableStoreError, nearest
 from reelwright.storage.ledger.items import ItemRow
 
+MOST_UNSEEN = 0.1  # share of a video's time, at either end, of which another store may have no rows
 READ_ROWS = 1024  # rows of a token or map output that are in memory while they are averaged
 
 
@@ -161,7 +162,8 @@ class JoinedRows:
     def fill(self, target: npt.NDArray[Any], videos: Sequence[EmbeddingRows], spans: Spans, *, start: int = 0) -> None:
         """Write joined rows of one video, those from ``start`` on, into ``target`` (n, D).
 
-        ``spans`` are those of all rows of its first store. Raises StoreError for rows of several views.
+        ``spans`` are those of all rows of its first store. Raises StoreError for rows of several views, ItemError
+        (other_times) for rows of a store that are of a part of the video only.
         """
         for store in self.stores:
             _check_one_view(store)
@@ -177,6 +179,7 @@ class JoinedRows:
                 for first, values in self._vectors(rows, shape, start, stop):
                     target[first - start : first - start + len(values), features] = values
             else:
+                _check_same_time(spans, rows.spans, position + 1)
                 places = join_by_time(spans, rows.spans)[start:stop]
                 low = int(places.min())
                 parts = [values for _, values in self._vectors(rows, shape, low, int(places.max()) + 1)]
@@ -230,6 +233,22 @@ def _check_one_view(store: EmbeddingStore) -> None:
         raise StoreError(
             f"rows of {store.path} are {store.spec['views']} views each, of which no average is taken. Name an embed "
             "node without views."
+        )
+
+
+def _check_same_time(first: Spans, other: Spans, number: int) -> None:
+    """Rows at both ends may be in no clip of the other store: so many as lie between two of its rows, or a few."""
+    if len(other.start_seconds) < 2:
+        return
+    middle = (first.start_seconds + first.stop_seconds) / 2
+    beyond = max(other.start_seconds[0] - middle[0], middle[-1] - other.stop_seconds[-1])
+    step = max(np.diff(other.start_seconds).max(), (other.stop_seconds - other.start_seconds).max())
+    if beyond > max(2 * step, MOST_UNSEEN * (middle[-1] - middle[0])):
+        raise ItemError(
+            "other_times",
+            f"its rows of embedding 1 lie in {middle[0]:.2f} to {middle[-1]:.2f} s, those of embedding {number} in "
+            f"{other.start_seconds[0]:.2f} to {other.stop_seconds[-1]:.2f} s alone. Give both decode nodes the same "
+            "start and stop, or the one with fewer rows first.",
         )
 
 

@@ -29,7 +29,8 @@ class FeaturesConfig(StageConfig):
         (T, H, W, C) with channels_last     (C, H, W)   a map; H = W < C is refused unless `channels_last` is set
         (T,) with one_hot                   (one_hot,)  class ids
 
-    All others are refused, (1, T, D) too: its first axis may be a batch.
+    All others are refused, (1, T, D) and (1, T, N, D) too: the first axis may be a batch. One row of tokens or of a map
+    is one where output says so.
     """
 
     stage: ClassVar[str] = "features"

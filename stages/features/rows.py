@@ -16,6 +16,7 @@ from reelwright.stages.features.config import FeaturesConfig
 from reelwright.stages.features.files import choose, open_arrays
 from reelwright.storage.arrays.spans import FloatArray, Spans
 from reelwright.storage.errors import ItemError
+from reelwright.storage.tables.text_tables import real_in
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +57,7 @@ def times_by_video(columns: Mapping[str, Sequence[str]], *, path: Path) -> dict[
     """Seconds (T,) or (T, 2) of each video of a times table. Raises ItemError for a cell that is no number."""
     names = ["start_seconds", *(["stop_seconds"] if "stop_seconds" in columns else [])]
     try:
-        values = np.array([[float(cell) for cell in columns[name]] for name in names]).T
+        values = np.array([[real_in(cell, name) for cell in columns[name]] for name in names]).T
     except ValueError as error:
         raise ItemError("times_not_numbers", f"{path.name}: {error}; times are seconds.") from None
     ids = np.asarray(columns["video_id"])
@@ -87,11 +88,13 @@ def _time_first(array: Array, config: FeaturesConfig, path: Path) -> Array:
     """(T, D), (T, N, D) or (T, C, H, W), as the table of `FeaturesConfig` says. Raises ItemError for other shapes."""
     rows = np.moveaxis(array, -1, 0) if config.transposed and array.ndim > 1 else array
     if rows.ndim > 2 and config.output.rpartition(".")[2] not in {"tokens", "map"}:
-        if rows.ndim == 3 and len(rows) == 1 and min(rows.shape[1:]) > 1:
+        is_map = rows.ndim == 4 and config.channels_last is not None
+        if rows.ndim in {3, 4} and len(rows) == 1 and sum(size > 1 for size in rows.shape[1:]) > 1 and not is_map:
+            one = "tokens` where it is one row of so many tokens" if rows.ndim == 3 else "map` where it is one map"
             raise ItemError(
                 "not_rows",
                 f"{path.name} has the shape {array.shape}: is the first axis a batch? Save it without (`array[0]`); "
-                "or set `output: tokens` where it is one row of so many tokens.",
+                f"or set `output: {one}.",
             )
         wide = [size for size in rows.shape[1:] if size > 1]
         rows = rows.reshape(len(rows), *(wide or [1])) if len(wide) <= 1 else rows

@@ -75,13 +75,19 @@ def _lines(path: Path, spec: ListSpec, layout: LayoutSpec, problems: list[Proble
         yield Line(source=f"{path.name}:{number}", values=values)
 
 
-def _json(path: Path, problems: list[Problem]) -> Iterator[Line]:
+def _read_json(path: Path, kind: type, what: str) -> Any:
+    text = read_text(path)
     try:
-        entries = json.loads(read_text(path))
+        content = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: no readable JSON: {error}") from None
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: a list of objects is needed, not {type(entries).__name__}")
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: {what} is needed, not {type(content).__name__}")
+    return content
+
+
+def _json(path: Path, problems: list[Problem]) -> Iterator[Line]:
+    entries = _read_json(path, list, "a list of objects")
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, Mapping):
             problems.append(Problem("not_read", "", f"{path.name}: entry {number} is no object"))
@@ -109,8 +115,22 @@ def _frames(path: Path, problems: list[Problem]) -> Iterator[Line]:
             problems.append(Problem("not_read", "", f"{path.name}: entry {number} has no frame_label"))
             continue
         values = {str(name): _plain(value) for name, value in entry.items() if name != "frame_label"}
-        labels = tuple(int(label) for label in entry["frame_label"])
+        labels = _whole_numbers(entry["frame_label"])
+        if not labels:
+            detail = f"{path.name}: entry {number}: frame_label is not a whole number for each frame"
+            problems.append(Problem("not_read", values.get("name", ""), detail))
+            continue
         yield Line(source=f"{path.name}:{number}", values=values, frame_labels=labels)
+
+
+def _whole_numbers(values: Any) -> tuple[int, ...]:
+    """Of a list or a tensor; none where it is neither, or one of its values is no whole number."""
+    try:
+        given = values.tolist() if hasattr(values, "tolist") else list(values)
+        found = tuple(map(int, given))
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return found if list(found) == given else ()
 
 
 def _events(path: Path, problems: list[Problem]) -> Iterator[Line]:
@@ -119,19 +139,23 @@ def _events(path: Path, problems: list[Problem]) -> Iterator[Line]:
     events: dict[str, list[tuple[float, float, str]]] = {}
     known: dict[str, dict[str, str]] = {}
     for number, text in enumerate(read_text(path).splitlines(), start=1):
+        if not text.strip():
+            continue
         name, _, label = text.strip().rpartition(" ")
         match = _EVENT.fullmatch(name)
         if not match:
             problems.append(Problem("not_read", "", f"{path.name}:{number}: {text[:120]!r} is no element with a label"))
             continue
         found = match.groupdict()
-        event = info.get(found["video"], {}).get(found["event_key"]) or {}
-        times = ((event.get("segments") or {}).get(found["segment"]) or {}).get("timestamps")
-        if not times:
+        try:
+            event = info[found["video"]][found["event_key"]]
+            start, stop = map(
+                float, event["segments"][found["segment"]]["timestamps"][-1]
+            )  # the last, as CARL takes it
+        except (LookupError, TypeError, ValueError):
             problems.append(Problem("not_read", name, f"{path.name}:{number}: the annotation file has no times of it"))
             continue
-        start, stop = times[-1]  # the last pair, as CARL takes it
-        events.setdefault(found["event_id"], []).append((float(start), float(stop), label))
+        events.setdefault(found["event_id"], []).append((start, stop, label))
         known[found["event_id"]] = {"event_id": found["event_id"], "event": str(event.get("event", ""))}
     for event_id, segments in events.items():
         yield Line(source=f"{path.name} {event_id}", values=known[event_id], segments=tuple(segments))
@@ -144,9 +168,8 @@ def _event_info(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: finegym_annotation_info_v1.0.json is needed beside it, for the times of the elements"
         )
-    content = json.loads(read_text(found[0]))
-    assert isinstance(content, dict)
-    return content
+    info: dict[str, Any] = _read_json(found[0], dict, "an object by video")
+    return info
 
 
 def _plain(value: Any) -> str:

@@ -157,7 +157,9 @@ def _numbers(folder: Path, name: str, procedure: Procedure, problems: list[Probl
         problems.append(Problem("frames", name, "images have no numbers"))
         return None
     if numbers[0] != procedure.first_frame:
-        detail = f"images are numbered from {numbers[0]}, not from {procedure.first_frame}"
+        late = procedure.seconds(numbers[0])
+        detail = f"images are numbered from {numbers[0]}, not from {procedure.first_frame}, but are shown from 0 s on: "
+        detail += f"its labels are {late:+.1f} s off. Number them from {procedure.first_frame}, or set first_frame"
         problems.append(Problem("frames", name, detail))
     if len(numbers) != numbers[-1] - numbers[0] + 1:
         problems.append(Problem("frames", name, f"{numbers[-1] - numbers[0] + 1 - len(numbers)} images are missing"))

@@ -49,29 +49,44 @@ def list_files(
 ) -> dict[str, Path]:
     """Every file below ``roots``, and every folder that holds images, by its path relative to its root.
 
-    Hidden ones are not looked at, nor what lies in ``leave_out`` (unless a root lies there itself). Names that are not
-    UTF-8 go into ``problems``.
+    Others of the same path in another root are there too, named by their root as well; of the same size they are
+    copies, of which the first counts. Hidden ones are not looked at, nor what lies in ``leave_out`` (unless a root lies
+    there itself). Names that are not UTF-8 go into ``problems``.
     """
     left_out = None if leave_out is None else leave_out.resolve()
-    found: dict[str, Path] = {}
+    places: dict[str, dict[Path, Path]] = defaultdict(dict)  # path -> root -> where it lies
     for root in roots:
-        for folder, folders, files in os.walk(root):
-            place = Path(folder)
-            for name in (name for name in (*folders, *files) if not is_text(name)):
-                detail = "the name is not UTF-8, so no table can hold it; rename it"
-                if problems is not None:
-                    problems.append(Problem("left_out", shown(str(place / name)), detail))
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and is_text(name))
-            folders[:] = [name for name in folders if (place / name).resolve() != left_out] if left_out else folders
-            relative = place.relative_to(root)
-            seen = [name for name in files if not name.startswith(".") and is_text(name)]
-            images = any(Path(name).suffix.lower() in EXTENSIONS for name in seen)
-            if images and relative.parts:
-                found.setdefault(relative.as_posix(), place)
-            for name in seen:
-                if Path(name).suffix.lower() not in EXTENSIONS:  # millions of frames are not looked at one by one
-                    found.setdefault((relative / name).as_posix(), place / name)
-    return found
+        for name, place in _files(root, left_out, [] if problems is None else problems):
+            if not any(_sizes(place) == _sizes(other) for other in places[name].values()):
+                places[name][root] = place
+    return {
+        name if len(of_roots) == 1 else f"{root.name}/{name}": place
+        for name, of_roots in places.items()
+        for root, place in of_roots.items()
+    }
+
+
+def _sizes(place: Path) -> dict[str, int]:
+    """Bytes of a file, or of each file of a folder."""
+    return {path.name: path.stat().st_size for path in (place.iterdir() if place.is_dir() else (place,))}
+
+
+def _files(root: Path, left_out: Path | None, problems: list[Problem]) -> Iterator[tuple[str, Path]]:
+    for folder, folders, files in os.walk(root):
+        place = Path(folder)
+        for name in (name for name in (*folders, *files) if not is_text(name)):
+            detail = "the name is not UTF-8, so no table can hold it; rename it"
+            problems.append(Problem("left_out", shown(str(place / name)), detail))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and is_text(name))
+        folders[:] = [name for name in folders if (place / name).resolve() != left_out] if left_out else folders
+        relative = place.relative_to(root)
+        seen = [name for name in files if not name.startswith(".") and is_text(name)]
+        images = any(Path(name).suffix.lower() in EXTENSIONS for name in seen)
+        if images and relative.parts:
+            yield relative.as_posix(), place
+        for name in seen:
+            if Path(name).suffix.lower() not in EXTENSIONS:  # millions of frames are not looked at one by one
+                yield (relative / name).as_posix(), place / name
 
 
 def resolve(

@@ -90,9 +90,7 @@ def prepare(request: PrepareRequest, reporter: Reporter) -> PrepareResult:
         raise InputError(_where(request, spec, f"{request.root}: no such folder or archive"))
     problems: list[Problem] = []
     roots = _roots(request, problems, reporter)
-    files: dict[str, Path] = {}
-    for root in roots:
-        files.update(list_files([root], leave_out=request.out, problems=problems))
+    files = list_files(roots, leave_out=request.out, problems=problems)
     try:
         resolved = resolve(spec, files, problems, split_number=request.split_number, given=request.lists)
     except InputError as error:
@@ -149,13 +147,15 @@ def _roots(request: PrepareRequest, problems: list[Problem], reporter: Reporter)
     """The root, and its archives, unpacked below the output folder; one with its folder beside it is left alone."""
     if request.root.is_file():
         return [_unpacked(request.root, request, reporter)]
-    roots = [request.root]
+    roots: dict[Path, Path] = {request.root: request.root}  # what is named so -> its folder
     for path in sorted(request.root.iterdir()):
         if path.is_file() and path.suffix.lower() in FOREIGN_SUFFIXES:
             problems.append(Problem("not_read", path.name, "unpack it yourself; only .zip and .tar are unpacked here"))
+        elif path.is_file() and is_archive(path) and _stem(path) in roots:
+            problems.append(Problem("not_read", path.name, f"another archive is called {_stem(path).name}; rename it"))
         elif path.is_file() and is_archive(path) and not _stem(path).is_dir():
-            roots.append(_unpacked(path, request, reporter))
-    return roots
+            roots[_stem(path)] = _unpacked(path, request, reporter)
+    return list(roots.values())
 
 
 def _unpacked(path: Path, request: PrepareRequest, reporter: Reporter) -> Path:

@@ -238,7 +238,8 @@ class PretrainConfig(LearningSettings):
         """As of every stage; clips have settings of their own."""
         if self.clips is None:
             return super().mirrors
-        return "clips.augment.flip" if self.clips.augment.flip else ""
+        name = self.clips.augment.mirrors
+        return f"clips.augment.{name}" if name else ""
 
     def spec(self) -> dict[str, Any]:
         """As in StageConfig; what is of windows is left out."""

@@ -53,6 +53,11 @@ class ImageAugmentSettings(Settings):
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of a mirror image; often 0.5 where no state has a side."""
 
+    @property
+    def mirrors(self) -> str:
+        """The setting by which frames are mirrored; empty: none is."""
+        return "flip" if self.flip else ""
+
     @model_validator(mode="after")
     def _consistent(self) -> ImageAugmentSettings:
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:

@@ -7,7 +7,7 @@ predictions or detections +                       labels ---> truth.parquet
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from reelwright.stages.steps.decoding import Recognised, decode
 from reelwright.stages.steps.procedure import Procedure, read_procedure
 from reelwright.stages.steps.streams import VideoStreams, is_changes, joined, read_changes, read_objects, read_states
 from reelwright.stages.steps.truth import TrueSteps, annotated_steps, read_truth
-from reelwright.storage.errors import ConfigError, StageError
+from reelwright.storage.errors import ConfigError, InputError, StageError, nearest
 from reelwright.storage.files import replacing_folder
 from reelwright.storage.results.predictions import PredictionSet
 from reelwright.storage.results.steps import StepsInfo, write_steps
 from reelwright.storage.store import Store
 from reelwright.storage.tables.detections import read_detections
+
+_NAMED = 5  # videos that a note names
+_SLACK_SECONDS = 1.0  # that detections may lie behind the end of their video
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
@@ -40,16 +43,20 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     videos = payload_videos(work.payload)
     with unchanged_sources(work):
         procedure = read_procedure(Path(config.procedure))
-        streams = _streams(work, config, procedure, {video.video_id for video in videos})
+        streams = _streams(work, config, procedure, {video.video_id for video in videos}, reporter)
         truth = read_truth(Path(config.truth), procedure) if config.truth is not None else None
     shown = [video for video in videos if video.video_id in streams]
     if not shown:
         raise StageError(f"{work.node}: no video of the manifest has predictions or detections in the splits asked for")
+    if truth is not None:
+        _check_names(str(config.truth), truth, {video.video_id for video in shown}, reporter)
     if len(shown) < len(videos):
         reporter.note(f"{len(videos) - len(shown):,} of {len(videos):,} videos have nothing to decode and are left out")
     tables: dict[str, list[Mapping[str, Any]]] = {"steps": [], "truth": [], "videos": []}
     reporter.total(len(shown), "videos")
     durations = {entry["video_id"]: entry.get("duration_seconds") for entry in work.payload["videos"]}
+    if config.detections is not None and procedure.fps is not None:
+        _check_ends(config.detections, streams, durations, procedure.fps, reporter)
     for video in shown:
         kind = procedure.kind_of(video.video_id)
         found = decode(streams[video.video_id], kind=kind, procedure=procedure, config=config)
@@ -83,7 +90,9 @@ def run(work: Work, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _streams(work: Work, config: StepsConfig, procedure: Procedure, names: set[str]) -> dict[str, VideoStreams]:
+def _streams(
+    work: Work, config: StepsConfig, procedure: Procedure, names: set[str], reporter: Reporter
+) -> dict[str, VideoStreams]:
     """Both streams of every video that has one."""
     parts = []
     sets = [PredictionSet(Store.at(work.store).predictions(ref.key)) for ref in work.inputs.get("predictions", ())]
@@ -100,6 +109,7 @@ def _streams(work: Work, config: StepsConfig, procedure: Procedure, names: set[s
         parts.append(dict(read))
     if config.detections is not None:
         objects = read_detections(Path(config.detections), num_classes=len(procedure.states) + 2)
+        _check_names(config.detections, objects, names, reporter)
         known = {name: listed for name, listed in objects.items() if name in names}
         # A detector that saw nothing in a video has no line of it.
         parts.append({**dict.fromkeys(names, VideoStreams(is_dense=True)), **read_objects(known, procedure)})
@@ -107,6 +117,44 @@ def _streams(work: Work, config: StepsConfig, procedure: Procedure, names: set[s
         return parts[0]
     first, second = parts
     return {name: joined(first[name], second[name]) for name in first.keys() & second.keys()}
+
+
+def _check_names(table: str, named: Collection[str], decoded: set[str], reporter: Reporter) -> None:
+    """Note videos of a table that are not decoded. Raises InputError where that is all of them: its ids are others."""
+    others = [name for name in named if name not in decoded]
+    if others and len(others) == len(named):
+        raise InputError(
+            f"{table}: none of its {len(named):,} videos is decoded; the first is {others[0]!r}."
+            f"{nearest(others[0], decoded)} Ids must be written as in the manifest, of videos of the splits asked for"
+        )
+    if others:
+        reporter.note(f"{table}: {len(others):,} of its {len(named):,} videos are not decoded: {_some(others)}")
+
+
+def _check_ends(
+    table: str,
+    streams: Mapping[str, VideoStreams],
+    durations: Mapping[str, float | None],
+    fps: float,
+    reporter: Reporter,
+) -> None:
+    """Note detections behind the end of their video. Raises InputError where one is twice as late: of another rate."""
+    late: list[str] = []
+    for video_id, found in streams.items():
+        last, duration = max(found.detections, default=0) / fps, durations.get(video_id) or 0.0
+        if duration and last > duration + _SLACK_SECONDS:
+            late.append(f"{video_id} ({last:.1f} of {duration:.1f} s)")
+            if last > 2 * duration + _SLACK_SECONDS:
+                raise InputError(
+                    f"{table}: detections reach far behind the end of their video: {late[-1]}, at {fps:g} frames a "
+                    "second. Are frames numbered at another rate? Set fps of the procedure"
+                )
+    if late:
+        reporter.note(f"warning: {table}: detections reach behind the end of their video: {_some(late)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _named(video: LabelledVideo) -> dict[str, str]:

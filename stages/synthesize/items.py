@@ -19,7 +19,7 @@ from reelwright.stages.synthesize.samples import TRUTH, SamplePlan, write_truth
 from reelwright.stages.synthesize.source import DEGENERATE, SyntheticSet, number_of, procedure_names
 from reelwright.stages.synthesize.spread import spread
 from reelwright.storage.arrays.frames import FrameStore
-from reelwright.storage.digests import item_key
+from reelwright.storage.digests import file_digest, item_key
 from reelwright.storage.errors import InputError, StageError
 from reelwright.storage.ledger.items import ItemLedger, ItemRow
 from reelwright.storage.store import Store, backend_of
@@ -33,8 +33,8 @@ def run_items(work: Work, reporter: Reporter) -> None:
     """Make all ``work.items``; each is committed in the item ledger after its file is in place.
 
     A sample depends on the settings, its class and its own number, nothing else. One of which every draw is degenerate
-    becomes a row that says so. Raises InputError where the file of a class is not to be seen, StageError where a class
-    cannot be drawn.
+    becomes a row that says so. Raises InputError where the file of a class is not to be seen or not that of the plan,
+    StageError where a class cannot be drawn.
     """
     settings = dict(work.config)
     workers = settings.pop("workers") or min(os.cpu_count() or 1, _MOST_WORKERS)
@@ -98,7 +98,13 @@ def _calls(work: Work, config: SourceConfig, folder: Path) -> tuple[list[_Call],
                 f"{config.class_files} is not on {socket.gethostname()}: every worker must see the class files of "
                 "videos.synthesize. Put them into a folder that all machines share, or let them be drawn (num_classes)"
             )
-        files = find_classes(Path(config.class_files))
+        files, named = find_classes(Path(config.class_files)), work.spec["inputs"]["class_files"]
+        others = [name for name, path in files.items() if file_digest(path) != named.get(name)]
+        if others or len(files) < len(named):
+            raise InputError(
+                f"{config.class_files}: the class files ({', '.join(others[:5]) or 'fewer by now'}) changed after the "
+                "plan was made of them, so nothing was made; run again"
+            )
     plan = SamplePlan(generator, _labels(config, files))
     samples = [plan.sample(number_of(item.video_id)) for item in work.items]
     missing = []

@@ -119,6 +119,11 @@ def check_windows(config: WindowedSettings) -> None:
             f"window.sampling: {window.sampling} takes clips that stand for their video, but task is {config.task}; "
             "set task: video, or choose sampling per_video"
         )
+    if window.short == "leave_out" and window.sampling in WHOLE:
+        raise ValueError(
+            f"window.short: leave_out leaves out no video where sampling is {window.sampling}, whose clips fill short "
+            "videos up themselves; leave short out, or choose sampling dense"
+        )
     if window.segments is not None and window.sampling != "segments":
         raise ValueError(f"window.segments is of sampling: segments, not of {window.sampling}; leave it out")
     if window.segments is not None and window.length % window.segments:

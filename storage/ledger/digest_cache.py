@@ -29,6 +29,9 @@ Columns = dict[str, list[Any]]
 _FILE_FIELDS = ("path", "size", "mtime_ns", "inode", "quick", "digest")
 
 
+_OF_IMAGES = frozenset({"jpeg", "png", "bmp", "webp", "tiff"})  # Pillow's names, as probes of folders have them
+
+
 class VideoProbe(NamedTuple):
     """What a video's container says; ``status`` other than ok says why it cannot be used.
 
@@ -51,6 +54,11 @@ class VideoProbe(NamedTuple):
     attempts: int = 1  # so often it was tried, where it cannot be used
     is_exact: bool = True  # false: only decoding tells frames and times, and what stands here is about right
     pixel_aspect: float = 1.0  # width of a pixel over its height, upright
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether it is a folder of images, whose duration is a guess: decode.image_fps says it."""
+        return self.codec in _OF_IMAGES
 
 
 def stamp(path: str | Path) -> Stamp:

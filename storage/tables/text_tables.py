@@ -91,12 +91,17 @@ def entries_by_video(
     return dict(found)
 
 
-def number_in(text: str, column: str) -> float:
-    """A cell as a number, which is neither negative nor infinite. Raises ValueError."""
+def real_in(text: str, column: str) -> float:
+    """A cell as any number, of 1_5 none, which is 15 to Python alone. Raises ValueError."""
     try:
-        value = float(text)
+        return float(text.replace("_", "?"))
     except ValueError:
         raise ValueError(f"{column} {text!r} is not a number") from None
+
+
+def number_in(text: str, column: str) -> float:
+    """A cell as a number, which is neither negative nor infinite. Raises ValueError."""
+    value = real_in(text, column)
     if not 0 <= value < float("inf"):
         raise ValueError(f"{column} {text!r} must not be negative or infinite")
     return value

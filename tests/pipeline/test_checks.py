@@ -162,8 +162,10 @@ def test_windows_longer_than_every_video_are_told_before_a_frame_is_decoded(tmp_
     with pytest.raises(ConfigError, match=match):
         check_before_run(open_planner(load(*long, "train.window.short=leave_out")), RunOptions())
     assert not any((tmp_path / ".reelwright" / "store" / "frames").glob("*"))
-    (warning,) = check_before_run(open_planner(load(*long)), RunOptions())
-    assert "every video is filled up (window.short: pad)" in warning
+    with pytest.raises(ConfigError, match=r"has about 10; .*window.short: pad every window that is learned"):
+        check_before_run(open_planner(load(*long)), RunOptions())  # as train itself does, after all that is before it
+    (warning,) = check_before_run(open_planner(load(*long, "train.window.short=repeat")), RunOptions())
+    assert "every video is filled up (window.short: repeat)" in warning
     assert check_before_run(open_planner(load("train.window.length=10")), RunOptions()) == ()
     with pytest.raises(ConfigError, match=r"stages.predict: a window reaches over 99 rows"):
         check_before_run(open_planner(load("predict.window={length: 99, dilation: 1, short: leave_out}")), RunOptions())
@@ -235,6 +237,10 @@ def test_flips_of_clips_in_pretraining_are_refused_alike(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.pre: clips\.augment\.flip mirrors frames left and right, but"):
         check()
     assert check("pre.clips.augment.flip=0") == ()
+    copies = ("pre.clips.augment.flip=0", "pre.clips.augment.scene={curriculum_epochs: 0}")  # every other one mirrored
+    with pytest.raises(ConfigError, match=r"scene\.foreground\.scale\.clone mirrors frames .*; set clone: 0, or"):
+        check(*copies)
+    assert check(*copies, "pre.clips.augment.scene.foreground={scale: {clone: 0}}") == ()
     assert check("pre.objective={name: simclr}") == ()  # without labels
 
 

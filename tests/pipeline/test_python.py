@@ -156,6 +156,20 @@ def test_windows_are_those_that_the_trainer_takes(project: Project) -> None:
         found[12]
 
 
+def test_windows_above_the_memory_have_a_file_of_their_own(finished: Path, project: Project) -> None:
+    """Two notebooks may ask for the same windows at once: neither empties the file that the other one has mapped."""
+    mapped = Project(project.file.path, overrides=["train.memory_bytes=1"])
+    scratch = finished / ".reelwright" / "store" / "scratch"
+    scratch.mkdir(exist_ok=True)
+    of_another = scratch / f"{project['train'].key}.windows.rows"
+    of_another.write_bytes(b"mapped elsewhere")
+    found, known = mapped.windows("train"), project.windows("train")
+    assert all(torch.equal(found[place]["rows"], known[place]["rows"]) for place in range(len(known)))
+    assert of_another.read_bytes() == b"mapped elsewhere"
+    of_another.unlink()
+    assert not list(scratch.iterdir())
+
+
 def test_rows_get_the_scores_of_predict(project: Project, model: Model, scored: Any) -> None:
     scores, times = scored
     rows = project["embed"]["d"]
@@ -361,3 +375,7 @@ def test_other_networks_get_the_scores_of_predict_too(copied: Path) -> None:
     np.testing.assert_allclose(found.scores, expected[["score.blue", "score.bright"]].to_numpy(), atol=1e-5)
     with pytest.raises(ConfigError, match="sees clips of frames, not rows"):
         project["clips"].model().rows(joined)
+    with pytest.raises(InputError, match="task majority scores windows, not rows"):
+        found.to_pandas("rows")  # as of the node's predictions, which have none
+    with pytest.raises(InputError, match="frames at several rates; fps or times must say"):
+        project["both"].model()(frames)  # which rate they have already is not known

@@ -6,10 +6,12 @@ import csv
 import json
 
 import pytest
+from PIL import Image
 
 from reelwright.pipeline.project import Project
 from reelwright.pipeline.upkeep.verify import verify
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, make_procedure_dataset
+from reelwright.storage.results.steps import StepSet
 from tests.small_project import read_rows, write_rows
 
 PROCEDURE = """
@@ -129,3 +131,24 @@ def test_the_whole_chain(demo):
     with (project.report("both_scores") / "events.csv").open(encoding="utf-8") as file:
         assert {row["verdict"] for row in csv.DictReader(file)} <= {"right", "early", "missed", "extra"}
     assert verify(project.file, whole=True).is_whole
+
+
+def test_detections_in_folders_of_images_may_reach_to_their_end(tmp_path):
+    """A probe takes 25 images a second; at 10 a second, as the procedure has them, 100 are 10 s and not 4."""
+    (tmp_path / "a").mkdir()
+    for number in range(100):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "a" / f"{number:06d}.jpg")
+    write_rows(tmp_path / "videos.csv", [{"path": "a", "split": "test"}])
+    write_rows(tmp_path / "truth.csv", [{"video_id": "a", "time_seconds": 9.0, "step": "place_base"}])
+    seen = [{"video_id": "a", "frame": frame, "class": 1, "confidence": 0.9} for frame in range(90, 100)]
+    write_rows(tmp_path / "detections.csv", seen)
+    (tmp_path / "procedure.yaml").write_text(PROCEDURE)
+    (tmp_path / "reelwright.yaml").write_text(
+        "videos: {manifest: videos.csv}\nstages:\n  steps: {uses: steps, procedure: procedure.yaml, "
+        "detections: detections.csv, truth: truth.csv, threshold: 3}\n"
+    )
+    project = Project.open(tmp_path / "reelwright.yaml")
+    assert project.run().exit_code == 0
+    found = StepSet(project.file.store.output("steps", project.planner().plan("steps").key))
+    (video,) = found.videos().to_pylist()
+    assert (video["duration_seconds"], video["num_steps"]) == (None, 1)

@@ -45,11 +45,13 @@ from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.unit import STARTED, Unit, do_unit
 from reelwright.stages.base.work import Reporter, SilentReporter, VideoItem, Work
 from reelwright.stages.synthesize import make, source
-from reelwright.stages.synthesize.config import SourceConfig
+from reelwright.stages.synthesize.config import SourceConfig, SynthesizeConfig
+from reelwright.stages.synthesize.families.class_files import write_class
 from reelwright.stages.synthesize.family_settings import NOUNS, VERBS
-from reelwright.stages.synthesize.items import run_items
+from reelwright.stages.synthesize.items import items_to_make, run_items
 from reelwright.stages.synthesize.source import SyntheticSet
 from reelwright.storage.arrays.frames import FrameStore
+from reelwright.storage.digests import file_digest
 from reelwright.storage.errors import ConfigError, InputError, StageError
 from reelwright.storage.ledger.items import ItemLedger
 from reelwright.storage.ledger.records import read_records, write_record
@@ -699,6 +701,28 @@ def test_class_files_that_a_machine_does_not_see_are_named_with_what_to_do(tmp_p
     items = (VideoItem(wanted.digest_of("a/1"), "a/1", "a/1"),)
     with pytest.raises(InputError, match=r"elsewhere is not on .*num_classes"):
         run_items(wanted.work(items, node=NODE, workers=1), SilentReporter())
+
+
+def test_class_files_that_change_after_the_plan_make_nothing(tmp_path: Path) -> None:
+    """Videos of them would lie under the key of the ones before."""
+    folder = tmp_path / "classes"
+    settings = {"family": "dead_leaves", "size": 32}
+    drawn = make.draw_class(SynthesizeConfig.model_validate(settings), 1)[0]
+    for name in ("a", "b"):
+        write_class(folder / f"{name}.npz", drawn)
+    config = SourceConfig.model_validate({**settings, "samples": 2, "class_files": str(folder)})
+    digests = {name: file_digest(folder / f"{name}.npz") for name in ("a", "b")}
+    wanted = SyntheticSet(config, Store.at(tmp_path / "store"), digests, folder)
+    work = wanted.work(items_to_make(wanted, again=False), node=NODE, workers=1)
+    write_class(folder / "b.npz", make.draw_class(config.generator, 2)[0])
+    with pytest.raises(InputError, match=r"the class files \(b\) changed after the plan"):
+        run_items(work, SilentReporter())
+    (folder / "b.npz").unlink()
+    with pytest.raises(InputError, match=r"the class files \(fewer by now\) changed"):
+        run_items(work, SilentReporter())
+    write_class(folder / "b.npz", drawn)
+    run_items(work, SilentReporter())
+    assert len(list((wanted.folder).glob("*/*.mp4"))) == 2
 
 
 def test_a_class_that_cannot_be_drawn_ends_the_making(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,8 +191,8 @@ def test_segments_get_ids_in_sorted_or_given_order(tmp_path: Path) -> None:
 
 
 def test_all_problems_of_segments_are_told_at_once(tmp_path: Path) -> None:
-    text = "video_id,start_seconds,stop_seconds,label\na,2,1,walk\na,x,1,walk\na,0,1,wlak\na,-1,1,walk\n"
-    with pytest.raises(InputError, match=r"4 problem\(s\)") as error:
+    text = "video_id,start_seconds,stop_seconds,label\na,2,1,walk\na,x,1,walk\na,0,1,wlak\na,-1,1,walk\na,0,1_5,walk\n"
+    with pytest.raises(InputError, match=r"5 problem\(s\)") as error:
         labels_from_table(write(tmp_path / "s.csv", text), kind="segments", videos=videos("a"), classes=["walk"])
     message = "\n".join(error.value.problems)
     for part in (
@@ -200,6 +200,7 @@ def test_all_problems_of_segments_are_told_at_once(tmp_path: Path) -> None:
         "row 3: start_seconds 'x' is not a number",
         "row 4: label 'wlak'",
         "row 5: start_seconds '-1'",
+        "row 6: stop_seconds '1_5' is not a number",  # which is 15 to Python alone
     ):
         assert part in message
 

@@ -134,8 +134,8 @@ class ClipSampling:
     kind: str  # of the table above
     shape: WindowShape
     segments: int | None = None  # of kind segments; None: one row each
-    segment_rule: str = "even"  # of `segments.train_starts`
-    phase: str = "centred"  # of `segments.view_starts`
+    segment_rule: str = "even"  # of `train_starts`
+    phase: str = "centred"  # of `view_starts`
 
     def drawn(self, num_rows: IntArray, generator: np.random.Generator) -> Windows:
         """A random clip for each of N videos with so many rows; its ``video`` is the position in ``num_rows``."""
@@ -151,6 +151,7 @@ class ClipSampling:
     def views(self, num_rows: Sequence[int], *, num_views: int = 1) -> Windows:
         """The clips of each video at test, video by video; a single view is the middle one.
 
+        Of multi_start it is the first one where a video is less than `hop` rows longer than a clip.
         Videos without rows have none, nor, with short: leave_out, have those that are too short for kinds of one run.
         """
         if self.kind == "multi_start":

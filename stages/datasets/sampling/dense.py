@@ -1,4 +1,4 @@
-"""Clips of frames a fixed step apart: at random, or several spread over the video; as windows of `train.windows`.
+"""Clips of frames a fixed step apart: at random, or several spread over the video; as windows of `sampling.windows`.
 
 A `WindowShape` of length T and dilation = step says which frames a start stands for (`windows.window_rows`); a video
 that is too short has one window, filled up as `WindowShape.short` says. CAST's way of stretching is apart, at the end.

@@ -2,7 +2,7 @@
 
     three crops along the longer side    |000|111|222|   start, middle, end (they overlap where the side is shorter)
 
-Predictions of the views are merged by `models.views`. Source: CAST (1.2, 1.6), ST-ABN (2.2).
+Predictions of the views are merged by `models.metrics.views`. Source: CAST (1.2, 1.6), ST-ABN (2.2).
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ def make_procedures(
 
     ``procedure`` are settings (`ProcedureSettings`); ``layout`` is one of LAYOUTS.
 
-    Raises ConfigError without a number of samples, with more in the splits than there are, or for an unknown layout.
+    Raises ConfigError without a number of samples, with more in the splits than there are, for an unknown layout, or a
+    split that it does not have.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"no layout is called {layout!r}.{nearest(layout, LAYOUTS)} Known: {', '.join(LAYOUTS)}")
@@ -100,6 +101,8 @@ def make_procedures(
             f"procedure videos are made by number: give --samples, at least --val and --test together "
             f"({num_val + num_test}); it is {num_samples}"
         )
+    if layout == "pouring" and num_test:
+        raise ConfigError(f"layout pouring has the splits {' and '.join(SPLITS)} alone: leave --test {num_test} out")
     counts: list[int] = []
 
     def advance(num_done: int, num_videos: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,8 @@ SHAPES = {
     "vectors, time last": (np.zeros((1, 5, 3)), {"transposed": True}, (3, 5)),
     "one token is one when it is said": (np.zeros((3, 1, 5)), {"output": "tokens"}, (3, 1, 5)),
     "one row of tokens": (np.zeros((1, 4, 5)), {"output": "layer9.tokens"}, (1, 4, 5)),
+    "one row of a map": (np.zeros((1, 16, 7, 7)), {"output": "map"}, (1, 16, 7, 7)),
+    "one row of a map, channels last": (np.zeros((1, 7, 7, 16)), {"channels_last": True}, (1, 16, 7, 7)),
     "a map of one pixel when it is said": (np.zeros((3, 5, 1, 1)), {"output": "map"}, (3, 5, 1, 1)),
     "map, channels last": (np.zeros((3, 7, 7, 16)), {"channels_last": True}, (3, 16, 7, 7)),
     "map that only looks so": (np.zeros((3, 7, 7, 16)), {"channels_last": False}, (3, 7, 7, 16)),
@@ -69,11 +73,24 @@ def test_shapes(tmp_path, values, settings, shape):
         assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
 
 
+@pytest.mark.parametrize("cell", ["x", "1_5", ""])
+def test_times_that_are_no_numbers(cell):
+    columns = {"video_id": ["a", "a"], "start_seconds": ["0", cell]}
+    with pytest.raises(ItemError, match=f"start_seconds '{cell}' is not a number; times are seconds"):
+        times_by_video(columns, path=Path("times.csv"))
+
+
 REFUSED = {
     "a vector": (np.zeros(3), {}, r"shape \(3,\).*set `one_hot`"),
     "text": (np.array([["a"]]), {}, "not real numbers"),
     "complex": (np.zeros((2, 2), complex), {}, "not real numbers"),
     "a batch of one": (np.zeros((1, 3, 4)), {}, r"shape \(1, 3, 4\): is the first axis a batch.*output: tokens"),
+    "a batch of tokens": (
+        np.zeros((1, 20, 5, 8)),
+        {},
+        r"shape \(1, 20, 5, 8\): is the first axis a batch.*output: map",
+    ),
+    "a batch of tokens of one number": (np.zeros((1, 20, 5, 1)), {}, "is the first axis a batch"),
     "volumes": (np.zeros((3, 4, 2, 5, 5)), {}, r"shape \(3, 4, 2, 5, 5\); rows are"),
     "maps, channels last": (np.zeros((3, 7, 7, 16)), {}, r"maps of \(7, 7, 16\): set `channels_last: true`"),
     "not finite": (

@@ -101,7 +101,9 @@ BAD = {
     "probability": ("rand-p1.5", "section 'p1.5'"),
     "two dots": ("rand-mstd0.5.5", "section 'mstd0.5.5'"),
     "set": ("rand-tall", "section 'tall'"),
-    "too many": ("rand-n9-t3aw-n99", "n99 is more than the 14 operations"),
+    "twice": ("rand-m7-n2-m9", "says m twice"),
+    "two sets": ("rand-t3a-w0", "says a set of operations twice"),
+    "too many": ("rand-t3aw-n99", "n99 is more than the 14 operations"),
 }
 
 

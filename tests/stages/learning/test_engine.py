@@ -402,8 +402,9 @@ def test_windows_longer_than_every_video_are_refused(pulse_toy, window, message)
         run(_work(pulse_toy, window=window, model={"name": "linear"}), pulse_toy.reporter)
 
 
-def test_a_window_as_long_as_the_longest_video_is_not(pulse_toy):
-    run(_work(pulse_toy, window={"length": 12, "dilation": 10}, model={"name": "linear"}, epochs=1), pulse_toy.reporter)
+@pytest.mark.parametrize("window", [{"length": 12, "dilation": 10}, {"length": 200, "short": "repeat"}])
+def test_a_window_as_long_as_the_longest_video_is_not_nor_one_that_repeats(pulse_toy, window):
+    run(_work(pulse_toy, window=window, model={"name": "linear"}, epochs=1), pulse_toy.reporter)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -86,6 +88,15 @@ def test_raw_frames_are_counted(tmp_path):
     ]
 
 
+def test_a_part_of_a_folder_is_not_read_as_all_of_it(tmp_path):
+    images(tmp_path / "root/a", [1, 2, 3])
+    images(tmp_path / "root/b", [1, 2, 3])
+    text(tmp_path / "root", "annotations.txt", "a 1 3 x", "b 2 3 y")
+    result = run(tmp_path / "root", "rawframes")
+    assert kinds(result) == [("not_read", ""), ("unlisted", "b")]
+    assert [video.video_id for video in result.videos] == ["a"]
+
+
 def test_missing_numbers(tmp_path):
     images(tmp_path / "whole", [1, 2, 3])
     assert missing_numbers(tmp_path / "whole", first=1) == ""
@@ -105,6 +116,44 @@ def test_archives_are_unpacked_once_beside_the_tables(tmp_path):
     first = unpacked.stat().st_ino
     run(root, "csv", check="names")
     assert unpacked.stat().st_ino == first
+
+
+def test_files_of_one_path_in_two_archives_are_both_there(tmp_path):
+    """Which of both a list means cannot be known, unless it names the archive."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("part1", "part2 "):
+        with zipfile.ZipFile(root / f"{name.strip()}.zip", "w") as archive:
+            archive.writestr("clips/0001.mp4", name)
+            archive.writestr("clips/copy.mp4", "the same")
+    touch(root, "part2/0002.mp4")
+    (root / "part2.zip").rename(root / "part3.zip")
+    text(root, "train.csv", "0001.mp4,x", "copy.mp4,x", "part2/0002.mp4,y")
+    text(root, "val.csv", "part3/clips/0001.mp4,y")
+    result = run(root, "csv", check="names")
+    found = [(video.found.path.relative_to(tmp_path).as_posix(), video.found.label) for video in result.videos]
+    assert found == [
+        ("out/files/part1/clips/copy.mp4", "x"),
+        ("root/part2/0002.mp4", "y"),
+        ("out/files/part3/clips/0001.mp4", "y"),
+    ]
+    (ambiguous,) = (problem.detail for problem in result.problems if problem.kind == "ambiguous")
+    assert ambiguous == "train.csv:1: 2 files fit: part1/clips/0001.mp4, part3/clips/0001.mp4"
+
+
+def test_archives_of_one_name_would_lie_in_one_folder(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with tarfile.open(root / "clips.tar", "w") as archive:
+        touch(tmp_path, "a.mp4")
+        archive.add(tmp_path / "a.mp4", "a.mp4")
+    with zipfile.ZipFile(root / "clips.zip", "w") as zipped:
+        zipped.writestr("b.mp4", b"2")
+    text(root, "train.csv", "a.mp4,x")
+    result = run(root, "csv", check="names")
+    assert kinds(result) == [("not_read", "clips.zip")]
+    assert "another archive is called clips; rename it" in result.problems[0].detail
+    assert (tmp_path / "out/files/clips/a.mp4").is_file()
 
 
 def test_an_archive_that_leads_out_is_refused(tmp_path):
@@ -191,6 +240,45 @@ def test_finegym_elements(tmp_path):
     lines = (tmp_path / "out/rows.csv").read_text().splitlines()[1:]
     assert lines == [f"{event},{frame},{label}" for frame, label in [(75, 17), (76, 17), (77, 17), (100, 3), (101, 3)]]
     assert [problem.kind for problem in result.problems] == ["not_read"]
+
+
+ANNOTATED = "0LtLS9wROrk_E_002407_002435_A_0003_0005"
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ("{", "finegym_annotation_info_v1.0.json: no readable JSON"),
+        ("[]", "an object by video is needed, not list"),
+        ('{"0LtLS9wROrk": 3}', "the annotation file has no times of it"),
+        (
+            '{"0LtLS9wROrk": {"E_002407_002435": {"segments": {"A_0003_0005": {"timestamps": [0]}}}}}',
+            "the annotation file has no times of it",
+        ),
+    ],
+)
+def test_a_damaged_annotation_file_is_said(tmp_path, info, message):
+    touch(tmp_path / "root", f"{ANNOTATED[:27]}.mp4")
+    text(tmp_path / "root", "finegym_annotation_info_v1.0.json", info)
+    text(tmp_path / "root", "gym99_train_element_v1.0.txt", f"{ANNOTATED} 17", "")
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(tmp_path / "root", "finegym99", check="names")
+
+
+@pytest.mark.parametrize("labels", [[], None, 3, ["x"], [0.5, 1], torch.tensor([0.0, float("nan")])])
+def test_labels_of_frames_that_are_no_whole_numbers_are_a_problem_of_their_video(tmp_path, labels):
+    root = tmp_path / "root"
+    touch(root, "a.mp4")
+    touch(root, "b.mp4")
+    entries = [
+        {"name": "a", "video_file": "a.mp4", "frame_label": labels},
+        {"name": "b", "video_file": "b.mp4", "frame_label": torch.tensor([1.0, 2.0])},
+    ]
+    (root / "train.pkl").write_bytes(pickle.dumps(entries))
+    result = run(root, "pouring", check="names")
+    assert kinds(result) == [("not_read", "a"), ("unlisted", "a.mp4")]
+    assert "entry 1: frame_label is not a whole number for each frame" in result.problems[0].detail
+    assert result.num_frame_labels == 2
 
 
 RESAMPLED = {

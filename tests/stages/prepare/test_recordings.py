@@ -116,7 +116,7 @@ def test_labels_may_lie_elsewhere_and_need_no_frames(root, tmp_path):
         ({"steps": ["000007.jpg,9,Install wheel"]}, "labels", "'000007.jpg,9,Install wheel' is no step"),
         ({"raw": [*RAW, "000006.jpg,1,0"]}, "labels", "frame 6 comes after frame 7"),
         ({"num_frames": 6}, "frames", "label at frame 7, but there are frames 0 to 5"),
-        ({"first": 1}, "frames", "numbered from 1, not from 0"),
+        ({"first": 1}, "frames", "numbered from 1, not from 0, but are shown from 0 s on: its labels are +0.1 s off"),
     ],
 )
 def test_what_is_inconsistent_is_told(root, values, kind, message):

@@ -124,6 +124,40 @@ def test_a_table_of_detections(tmp_path, work_of):
     assert decoded(work_of(annotations={"a": ANNOTATION}, detections=gapped, threshold=1.3))[2] == []
 
 
+def test_ids_of_tables_are_those_of_the_videos(tmp_path, work_of):
+    """A detector that seems to have seen nothing in any video, or truth of none, is a table of other ids."""
+    notes = []
+    reporter = SilentReporter()
+    reporter.note = notes.append
+    truth = tmp_path / "truth.csv"
+    truth.write_text("video_id,time_seconds,step\na,1.2,0\nz,1,0\n", encoding="utf-8")
+    table = detections(tmp_path, "a,2,1,0.9\na2,2,1,0.9\n")
+    run(work_of(annotations={"a": ANNOTATION, "b": ANNOTATION}, detections=table, truth=str(truth)), reporter)
+    assert notes == [
+        f"{table}: 1 of its 2 videos are not decoded: a2",
+        f"{truth}: 1 of its 2 videos are not decoded: z",
+    ]
+    with pytest.raises(InputError, match=r"none of its 1 videos is decoded; the first is 'A01'\. Did you mean 'a01'"):
+        decoded(work_of(annotations={"a01": ANNOTATION}, detections=detections(tmp_path, "A01,2,1,0.9\n")))
+    with pytest.raises(InputError, match=r"truth\.csv: none of its 2 videos is decoded; the first is 'a'"):
+        decoded(work_of(annotations={"b": ANNOTATION}, detections=detections(tmp_path, ""), truth=str(truth)))
+
+
+def test_detections_behind_the_end_are_said(tmp_path, work_of):
+    """Videos are 6 s, frames two a second: frame 14 is at 7 s, 15 at 7.5 s, 27 at 13.5 s."""
+    notes = []
+    reporter = SilentReporter()
+    reporter.note = notes.append
+    for last, wanted in ((14, []), (15, ["a (7.5 of 6.0 s)"])):
+        table = detections(tmp_path, f"a,2,1,0.9\na,{last},1,0.9\n")
+        run(work_of(annotations={"a": ANNOTATION}, detections=table), reporter)
+        assert [note.rpartition(": ")[2] for note in notes] == wanted
+    for last in (27, 10**12):  # the latter, frame by frame, would never end
+        table = detections(tmp_path, f"a,2,1,0.9\na,{last},1,0.9\n")
+        with pytest.raises(InputError, match=r"at 2 frames a second\. Are frames numbered at another"):
+            run(work_of(annotations={"a": ANNOTATION}, detections=table), reporter)
+
+
 def test_two_streams(tmp_path, work_of):
     table = detections(tmp_path, "".join(f"a,{frame},1,0.9\n" for frame in range(3, 8)))
     refs = (change_ref(tmp_path),)

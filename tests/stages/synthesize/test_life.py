@@ -339,6 +339,9 @@ def test_videos_keep_their_settings_and_others_are_refused(tmp_path: Path) -> No
         make_procedures(tmp_path, **amounts, **small, procedure={**QUICK, "camera": 0.1})
     with pytest.raises(ConfigError, match=r"'pourin'\. Did you mean 'pouring'"):
         make_procedures(tmp_path / "new", **amounts, layout="pourin")
+    with pytest.raises(ConfigError, match=r"has the splits train and val alone: leave --test 1 out"):
+        make_procedures(tmp_path / "new", **{**amounts, "num_samples": 2, "num_test": 1}, layout="pouring")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

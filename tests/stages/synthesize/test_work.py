@@ -349,6 +349,20 @@ def test_after_a_degenerate_draw_comes_another(tmp_path: Path) -> None:
     assert 0 in rejected
 
 
+def test_a_class_file_that_is_another_by_now_is_read_again(tmp_path: Path) -> None:
+    """As in a notebook, where one process makes one data set after the other."""
+    config = config_of("dead_leaves", size=32)
+    synthesize_classes(tmp_path / "drawn", config, num_classes=2, workers=1, reporter=SilentReporter())
+    (tmp_path / "classes").mkdir()
+    found = []
+    for number in (1, 2):
+        (tmp_path / "classes" / "1.npz").write_bytes((tmp_path / "drawn" / f"{number}.npz").read_bytes())
+        effort, out = Effort(num_samples=1), tmp_path / f"out {number}"
+        synthesize(out, config, effort=effort, reporter=SilentReporter(), classes=tmp_path / "classes")
+        found.append((out / "1" / "1.mp4").read_bytes())
+    assert found[0] != found[1]
+
+
 def test_class_files_are_kept_and_more_are_added(tmp_path: Path) -> None:
     config = config_of("octopus")
     first = synthesize_classes(tmp_path, config, num_classes=2, workers=1, reporter=Notes())

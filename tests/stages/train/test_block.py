@@ -72,6 +72,22 @@ def test_stores_of_other_rates_are_concatenated(toy, spans_of):
     assert block.spans[0].stop_seconds.tolist() == spans_of(6).stop_seconds.tolist()
 
 
+def test_rows_of_a_part_of_the_video_are_not_joined_with_the_rest(toy, spans_of):
+    """As of a decode node with start or stop: its first or last row would stand for all that it has not seen."""
+    toy.write("emb", "one", _rows(60, 2))
+    whole = spans_of(60)
+    toy.write("head", "one", _rows(20, 2), spans=whole.take(slice(0, 20)))
+    toy.write("tail", "one", _rows(20, 2), spans=whole.take(slice(40, 60)))
+    toy.write("but two", "one", _rows(56, 2), spans=whole.take(slice(2, 58)))
+    for key in ("head", "tail"):
+        with pytest.raises(
+            InputError, match=r"embedding 1 lie in .* those of embedding 2 in .* the same start and stop"
+        ):
+            _load(toy, {"one": "1"}, ("emb", key))
+        assert len(_load(toy, {"one": "1"}, (key, "emb")).rows) == 20
+    assert _load(toy, {"one": "1"}, ("emb", "but two")).rows[:4, 2].tolist() == [0, 0, 0, 2]
+
+
 def test_tokens_and_maps_are_averaged_over_positions(toy):
     generator = np.random.default_rng(0)
     tokens, maps = generator.random((3, 5, 4), np.float32), generator.random((3, 4, 2, 2), np.float32)

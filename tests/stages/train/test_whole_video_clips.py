@@ -98,6 +98,7 @@ REFUSED = {
     "task": ({"task": "last_row"}, {}, r"clips that stand for their video, but task is last_row; set task: video"),
     "segments": ({}, {"segments": 3}, "length 8 is no multiple of window.segments 3"),
     "of segments": ({}, {"segments": 2, "sampling": "dense"}, "of sampling: segments, not of dense"),
+    "left out": ({}, {"short": "leave_out"}, "leaves out no video where sampling is segments"),
 }
 
 
