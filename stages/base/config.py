@@ -164,8 +164,7 @@ class StageConfig(Settings):
     @property
     def mirrors(self) -> str:
         """The setting by which frames that are learned from are mirrored, left and right, at random; empty: none is."""
-        name = getattr(getattr(self, "augment", None), "mirrors", "")
-        return f"augment.{name}" if name else ""
+        return f"augment.{name}" if (name := getattr(getattr(self, "augment", None), "mirrors", "")) else ""
 
     @property
     def needs_gpu(self) -> str:
