@@ -84,7 +84,10 @@ def collect(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it."""
+    """List what no pipeline file reaches any more, and how many bytes it takes; --delete removes it.
+
+    A file reaches what it makes as it is written: what runs with -S or -m made otherwise is listed too.
+    """
     from reelwright.pipeline.upkeep.gc import GUARD_SECONDS, Limits, sweep
     from reelwright.pipeline.upkeep.gc import collect as remove
 

@@ -81,12 +81,12 @@ def compare(
     rows = rows[:limit]
     if out is not None and rows:
         write_text(out, WRITERS[out.suffix](rows, groups, store))
-        typer.echo(f"runs: {len(rows):,}; {out}")
-    elif as_json:
+        typer.echo(f"runs: {len(rows):,}; {out}", err=as_json)
+    if as_json:
         print_json([_run_json(row) for row in rows])
     elif not rows:
         typer.echo("no run in this store yet; `reelwright run` trains one")
-    else:
+    elif out is None:
         typer.echo(run_table(rows, sort) + (f"\n\n{seed_table(groups)}" if groups else ""))
     for node in mixed_targets(rows):
         message = f"note: {node}: these runs are scored on different videos or labels (column `{node} on`); only scores"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,7 +119,7 @@ def _print_contents(contents: Contents) -> None:
     rows = []
     for name, split in contents.splits.items():
         lengths = split.durations_seconds
-        middle = seconds_text(lengths[len(lengths) // 2]) if lengths else ""
+        middle = seconds_text(statistics.median(lengths)) if lengths else ""
         shortest, longest = (seconds_text(lengths[0]), seconds_text(lengths[-1])) if lengths else ("", "")
         total = seconds_text(split.total_seconds) if lengths else ""
         numbers = (f"{split.videos:,}", f"{split.usable:,}", f"{split.labelled:,}")

@@ -22,10 +22,16 @@ def _text(graph: Graph) -> str:
 
 
 def _mermaid(graph: Graph) -> str:
+    called = {name: name if _is_plain(name) else f"node{number}" for number, name in enumerate(graph.nodes)}
     lines = ["flowchart LR"]
-    lines += [f'  {name}["{name}<br/>{node.stage}"]' for name, node in graph.nodes.items()]
-    lines += [f"  {parent} --> {child}" for parent, child in _edges(graph)]
+    lines += [f'  {called[name]}["{name}<br/>{node.stage}"]' for name, node in graph.nodes.items()]
+    lines += [f"  {called[parent]} --> {called[child]}" for parent, child in _edges(graph)]
     return "\n".join(lines)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether Mermaid takes a name for a node: not train@0, nor one of its own words, nor what `node0` could mean."""
+    return name.isidentifier() and name.isascii() and not name.startswith("node") and name not in _MERMAID_WORDS
 
 
 def _dot(graph: Graph) -> str:
@@ -43,4 +49,21 @@ def _edges(graph: Graph) -> list[tuple[str, str]]:
     return [(parent, node.name) for node in graph.nodes.values() for parent in node.parents]
 
 
+_MERMAID_WORDS = frozenset(
+    [
+        "call",
+        "class",
+        "classDef",
+        "click",
+        "default",
+        "direction",
+        "end",
+        "flowchart",
+        "graph",
+        "href",
+        "linkStyle",
+        "style",
+        "subgraph",
+    ]
+)
 _FORMS = {"text": _text, "mermaid": _mermaid, "dot": _dot}

@@ -76,7 +76,7 @@ def run(
     """Bring every node up to date; what is, is skipped, video by video.
 
     With -m, every combination of the values given is run over the same store, as in
-    `run -m train.optimizer.lr=1e-3,1e-4 train.window.length=33,65`, one after the other.
+    `run -m train.optimizer.lr=1e-3,1e-4 train.window.length=33,65`, one after the other, or --parallel several at once.
     """
     from reelwright.pipeline.config.pipeline_file import find_pipeline_file, load_pipeline
     from reelwright.pipeline.run.results import RunOptions

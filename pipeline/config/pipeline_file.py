@@ -39,7 +39,7 @@ class PipelineSettings(Settings):
 
     videos: dict[str, Any]
     labels: dict[str, Any] | None = None
-    store: str | None = None
+    store: str | None = Field(None, min_length=1)
     """Folder of cached outputs; null: $REELWRIGHT_STORE, else .reelwright/store beside the pipeline file."""
     cluster: dict[str, Any] = Field(default_factory=dict)
     """Where it runs, and with what; `reelwright settings cluster` lists the settings."""
@@ -270,6 +270,10 @@ def _cluster(block: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _store(written: str | None, path: Path) -> Store:
-    if written is not None:
-        return Store.at(written if is_url(written) else path.parent / Path(written).expanduser())
-    return Store.at(os.environ.get(STORE_VARIABLE) or path.parent / ".reelwright" / "store")
+    if written is None:
+        store = Store.at(os.environ.get(STORE_VARIABLE) or path.parent / ".reelwright" / "store")
+    else:
+        store = Store.at(written if is_url(written) else path.parent / Path(written).expanduser())
+    if store.url is None and store.root.is_file():
+        raise ConfigError(f"{path}: store: {store.root} is a file; name a folder, or one that is not there yet")
+    return store

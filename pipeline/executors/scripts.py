@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -93,7 +94,7 @@ def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> st
         "account": settings.account,
         "gres": f"gpu:{gpus}" if gpus else None,
         "signal": f"USR1@{training.warn_seconds}",
-        "output": folder / "job.log",
+        "output": _in_directive(folder / "job.log"),
         "open-mode": "append",
     }
     lines = [f"#SBATCH --{key}={value}" for key, value in directives.items() if value is not None]
@@ -108,6 +109,12 @@ def training_script(settings: ClusterSettings, *, folder: Path, name: str) -> st
         warn_seconds=training.warn_seconds,
         silence="|".join(f'*"{said}"*' for said in jobs.SILENCE),
     )
+
+
+def _in_directive(path: Path) -> str:
+    """A path as sbatch reads it after #SBATCH: % begins a pattern, and space and quotes what is not of the path."""
+    text = str(path).replace("%", "%%")
+    return text if re.fullmatch(r"[\w/.,:+@%=~-]+", text) else '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
 def slurm_time(seconds: int) -> str:
@@ -141,10 +148,10 @@ rm -f "$folder"/stopped.*
 timer=$!
 srun --kill-on-bad-exit=1 bash -c '
   trap "" USR1  # for the processes that train, not for torchrun
-  exec {python} -m torch.distributed.run --nnodes="$SLURM_NNODES" --node-rank="$SLURM_NODEID" \\
+  exec "$1" -m torch.distributed.run --nnodes="$SLURM_NNODES" --node-rank="$SLURM_NODEID" \\
     --nproc-per-node={processes} --master-addr="${{SLURM_LAUNCH_NODE_IPADDR:-$MASTER_ADDR}}" \\
     --master-port="$MASTER_PORT" -m reelwright.stages.fit.processes.process "$0"/work.json
-' "$folder"
+' "$folder" {python}
 code=$?
 kill "$timer"
 if ls "$folder"/stopped.* > /dev/null 2>&1; then  # a checkpoint is written: go on in the next job

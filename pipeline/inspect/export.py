@@ -88,7 +88,7 @@ def export_node(project: Project, request: ExportRequest) -> int:
 
 
 def check_export(request: ExportRequest) -> None:
-    """Raise ConfigError for a form that is not known, and for a folder that holds something else."""
+    """Raise ConfigError for a form that is not known, a folder that holds something else, and the working folder."""
     if request.form not in FORMS:
         raise ConfigError(
             f"--to {request.form!r}: no such form.{nearest(request.form, FORMS)} Known: {', '.join(FORMS)}"
@@ -104,6 +104,16 @@ def check_export(request: ExportRequest) -> None:
         raise ConfigError(f"{folder} is a file; give a folder that is not there yet")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / NOTE).is_file():
         raise ConfigError(f"{folder} holds files that are no export of ours; give an empty folder, or a new one")
+    check_own_folder(folder)
+
+
+def check_own_folder(folder: Path) -> None:
+    """Raise ConfigError for the working folder and those above: what is written takes the place of a whole folder."""
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{folder} is the working folder, or lies above it, and would be replaced as a whole; give a folder of its "
+            f"own, such as {folder / 'out'}"
+        )
 
 
 def _predictions(planner: Planner, plan: NodePlan, request: ExportRequest, write: Any, folder: Path) -> int:

@@ -20,6 +20,7 @@ from reelwright.pipeline.config.adhoc import adhoc_pipeline, videos_block
 from reelwright.pipeline.config.overrides import read_yaml
 from reelwright.pipeline.config.pipeline_file import DEFAULT_NAMES, STORE_VARIABLE, PipelineFile
 from reelwright.pipeline.config.seeds import BETWEEN
+from reelwright.pipeline.inspect.export import check_own_folder
 from reelwright.pipeline.project import Project
 from reelwright.stages.base.plugin_source import Source
 from reelwright.stages.base.registry import IMPORTS_RUN, PREDICTS, load
@@ -180,6 +181,7 @@ def export_model(project: Project, run: str, out: Path, *, onnx: bool = False) -
     """
     if out.exists() and not (out / EXPORTED).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds files that are no exported model; give an empty folder, or a new one")
+    check_own_folder(out)
     planner = project.planner(read=True)
     planner.graph.check_name(run)
     with replacing_folder(out) as temporary:

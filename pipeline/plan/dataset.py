@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from reelwright.pipeline.config.pipeline_file import PipelineFile
+from reelwright.pipeline.plan.reasons import UNREAD, why_unread
 from reelwright.pipeline.plan.synthetic import synthetic_set_of
 from reelwright.stages.base.work import VideoItem
 from reelwright.stages.index.config import LabelsConfig
@@ -85,10 +86,9 @@ class Dataset:
         return tuple(reasons)
 
     def unread_counts(self, new: Sequence[ManifestVideo]) -> list[str]:
-        """How many of ``new`` were read before, as another file, and how many never."""
-        changed = sum(video.path in self.files.entries for video in new)
-        counts = {"changed on disk and not read yet": changed, "new and not read yet": len(new) - changed}
-        return [f"videos: {count:,} {what}" for what, count in counts.items() if count]
+        """How many of ``new`` are to be read, by why."""
+        counts = Counter(why_unread(self.files, video.path, self.digests[video.video_id]) for video in new)
+        return [f"videos: {counts[why]:,} {why}" for why in UNREAD if counts[why]]
 
     def reading(self, *, quick: bool) -> Dataset:
         """The same, with the digests of files that are not known by their stamp, read now and remembered.

@@ -26,6 +26,7 @@ from reelwright.pipeline.plan.reasons import (
     read_input_videos,
     rows_field,
     video_differences,
+    why_no_record,
 )
 from reelwright.stages.index.config import LabelsConfig
 from reelwright.storage.digests import digest
@@ -165,13 +166,14 @@ class Planner:
         if todo or not (not_known or self._is_in_place(plan)):
             differences = self.differences(plan)
             last = self.last(plan.node)
+            known_record = plan.record or (last if last is not None and last.key == plan.key else None)
             reasons += differences
             reasons += item_reasons(
                 num_wanted=len(plan.wanted),
                 num_fresh=0 if forced else len(todo) - len(failed),
                 num_failed=len(failed),
                 is_known_spec=last is not None and last.spec_key == plan.spec_key and not differences,
-                is_known_set=plan.record is not None and plan.record.all_done,
+                is_known_set=known_record is not None and known_record.all_done,
                 field=rows_field(plan.node),
             )
             if not todo:
@@ -207,8 +209,7 @@ class Planner:
         if plan.node.name in self.forced:
             reasons.append("forced")
         elif plan.record is None:
-            never = "never ran" if self.last(plan.node) is None else "never ran with these inputs"
-            reasons = self.differences(plan) or [never]
+            reasons = self.differences(plan) or [why_no_record(self.last(plan.node), plan.key)]
         elif not self._is_in_place(plan):
             reasons.append("its output is gone from the store")
         return replace(plan, state=STALE if reasons else FRESH, reasons=tuple(reasons))

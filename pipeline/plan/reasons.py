@@ -14,9 +14,17 @@ from typing import Any, NamedTuple
 from reelwright.pipeline.plan.graph import Node
 from reelwright.storage.digests import digest, read_sealed, readable
 from reelwright.storage.files import write_sealed
+from reelwright.storage.ledger.digest_cache import KnownFiles
+from reelwright.storage.ledger.records import Record
 from reelwright.storage.store import Store
 from reelwright.storage.tables.annotations import UNKNOWN, LabelSet
 
+UNREAD = {  # of several videos, and of one
+    "changed on disk and not read yet": "changed since it was read",
+    "to be read again (videos.digest was another)": "not changed, but read with another videos.digest",
+    "to be read again (what was known of them is gone from the store)": "not changed, but what was known of it is gone",
+    "new and not read yet": "new",
+}
 TARGETS = "targets"  # output of what publishes predictions
 MISSING: Any = object()  # in place of a value that one side does not have
 
@@ -172,6 +180,24 @@ def item_reasons(
         yield f"incomplete: {num_fresh:,} of {num_wanted:,} videos to do"
     if num_failed:
         yield f"failed: {num_failed:,}"
+
+
+def why_unread(files: KnownFiles, path: str, content: str | None) -> str:
+    """Which of UNREAD a video is whose ``content`` (a digest, where its file is as it was) has no probe."""
+    changed, other_digest, gone, new = UNREAD
+    if content is not None:
+        return gone
+    entry = files.entries.get(path)
+    if entry is None:
+        return new
+    return changed if files.get(path, quick=entry[1]) is None else other_digest
+
+
+def why_no_record(last: Record | None, key: str) -> str:
+    """Why a node has no record of ``key`` though nothing differs from its ``last`` one."""
+    if last is None:
+        return "never ran"
+    return "its record is gone from the store" if last.key == key else "never ran with these inputs"
 
 
 def video_differences(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING, NodePlan
 from reelwright.pipeline.plan.plan import Planner
-from reelwright.pipeline.plan.reasons import InputVideo
+from reelwright.pipeline.plan.reasons import UNREAD as WHY_UNREAD
+from reelwright.pipeline.plan.reasons import InputVideo, why_unread
 from reelwright.storage.ledger.items import ItemRow
 
 UNREAD, UNUSABLE, LEFT_OUT, TO_DO, FAILED = "not read yet", "unusable", "left out", "to do", "failed"
@@ -67,7 +68,7 @@ def _why_to_do(planner: Planner, plan: NodePlan, row: ItemRow | None) -> Iterato
     yield from differences
     if plan.node.name in planner.forced:
         yield "forced"
-    elif row is not None:
+    elif row is not None or (last is not None and last.key == plan.key):
         yield "gone from the store"
     elif last is None:
         yield "never ran"
@@ -79,8 +80,8 @@ def _why_to_do(planner: Planner, plan: NodePlan, row: ItemRow | None) -> Iterato
 
 def _unread(planner: Planner, video_id: str) -> str:
     path = next(video.path for video in planner.dataset.videos if video.video_id == video_id)
-    known = path in planner.known.entries
-    return f"{'changed since it was read' if known else 'new'}: `run` reads its content first"
+    why = why_unread(planner.known, path, planner.dataset.digests[video_id])
+    return f"{WHY_UNREAD[why]}: `run` reads its content first"
 
 
 def _left_out(planner: Planner, plan: NodePlan, video_id: str, content: str) -> str:

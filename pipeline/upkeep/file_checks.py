@@ -61,7 +61,7 @@ def examine_file(file: PipelineFile) -> Iterator[Check]:
         return
     yield from (Check("file", NOTE, text) for text in warnings)
     dataset = planner.dataset
-    yield from _classes(dataset, learnt=file.videos.splits[0])
+    yield from _classes(dataset, learnt=_learnt(planner.graph) or file.videos.splits[:1])
     measured, share = _measure(dataset)
     if not measured:
         yield Check("lengths", NOTE, "of no video is the length known, so windows and updates were not looked at")
@@ -152,8 +152,14 @@ def _frames(node: Node, planner: Planner, videos: Sequence[_Measured], share: fl
         )
 
 
-def _classes(dataset: Dataset, *, learnt: str) -> Iterator[Check]:
-    """Classes with one video in a split, and those that are scored but not in the split that is ``learnt``."""
+def _learnt(graph: Graph) -> tuple[str, ...]:
+    """The splits whose labels any node learns from; of folds all."""
+    runs = (node.config for node in graph.nodes.values() if node.config.kind == "run" and node.config.learns_labels)
+    return tuple(dict.fromkeys(split for config in runs for split in getattr(config, "train_splits", ())))
+
+
+def _classes(dataset: Dataset, *, learnt: Sequence[str]) -> Iterator[Check]:
+    """Classes with one video in a split, and those that are scored but in none of the splits that are ``learnt``."""
     names = dataset.labels.classes
     counts: dict[str, Counter[int]] = {}
     for video in dataset.videos:
@@ -167,9 +173,9 @@ def _classes(dataset: Dataset, *, learnt: str) -> Iterator[Check]:
             "A score of one video is 0 or 1: add videos, or join classes",
         )
     for split, found in counts.items():
-        unexpected = [names[c] for c in sorted(found) if c not in counts.get(learnt, ())]
-        if unexpected and learnt in counts:
-            message = f"classes of split {split} that no video of {learnt} has: {_listed(unexpected)}"
+        unexpected = [names[c] for c in sorted(found) if not any(c in counts.get(name, ()) for name in learnt)]
+        if unexpected and not counts.keys().isdisjoint(learnt):
+            message = f"classes of split {split} that no video of {' or '.join(learnt)} has: {_listed(unexpected)}"
             yield Check(
                 "labels", NOTE, message, "They cannot be learned: move videos to another split, or leave them out"
             )

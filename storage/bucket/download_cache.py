@@ -2,9 +2,10 @@
 
     <cache>/files/<digest of URL and version>/<name>      used last when it was touched last
 
-A copy is used as long as the object has the version it had. When all copies together exceed the budget, those that were
-used longest ago go. One that any process of this machine has open stays, however long it is read, and so does one that
-was asked for within the last minutes. Where the system cannot say who has it open, a day takes the place of minutes.
+A copy is used as long as the object has the version it had; where the server tells none, by the process that fetched
+it alone. When all copies together exceed the budget, those that were used longest ago go. One that any process of this
+machine has open stays, however long it is read, and so does one that was asked for within the last minutes. Where the
+system cannot say who has it open, a day takes the place of minutes.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from reelwright.storage.backend import Found
 from reelwright.storage.bucket import remote
 from reelwright.storage.constants import TEMPORARY
 from reelwright.storage.digests import digest
 from reelwright.storage.errors import ConfigError, InputError
+from reelwright.storage.lock_holder import machine, own_start
 from reelwright.storage.store import cache_folder, is_url, url_name
 
 BUDGET_VARIABLE = "REELWRIGHT_CACHE_GB"
 BUDGET_GB = 50.0
 IN_USE_SECONDS = 600.0  # after it was asked for last
+_TRIES = 5  # when the object changes while it is fetched
 UNKNOWN_SECONDS = 86_400.0  # the same, where the system cannot say whether it is open
 
 
@@ -39,17 +43,20 @@ def local_file(place: str | Path) -> Path:
     if not is_url(place):
         return Path(place)
     url = str(place)
-    found = remote.look(url)
-    if found is None:
-        raise InputError(f"{url}: no such object")
-    folder = cache_folder() / "files" / digest({"url": url, "size": found.size, "version": found.version})
-    path = folder / url_name(url)
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        _make_room(found.size)
-        _fetch(url, path)
-    return path
+    for _ in range(_TRIES):
+        found = remote.look(url)
+        if found is None:
+            raise InputError(f"{url}: no such object")
+        folder = cache_folder() / "files" / digest({"url": url, "size": found.size, "version": _version(found)})
+        path = folder / url_name(url)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            _make_room(found.size)
+            if not _fetch(url, path, found):
+                continue
+        return path
+    raise InputError(f"{url} changed each time while it was fetched. Run again when nothing writes to it any more")
 
 
 def exists(place: str) -> bool:
@@ -61,18 +68,27 @@ def stamps(urls: Sequence[str]) -> dict[str, tuple[int, int, int] | None]:
     """Size, 0 and the version's number of objects; None for those that are not there."""
     found = remote.look_at(urls)
     return {
-        url: None if entry is None else (entry.size, 0, remote.version_number(entry.version))
+        url: None if entry is None else (entry.size, 0, remote.version_number(_version(entry)))
         for url, entry in found.items()
     }
 
 
-def _fetch(url: str, path: Path) -> None:
+def _version(found: Found) -> str:
+    """The version of an object; where the server tells none, it is another one for each process, so read again."""
+    return found.version or f"as process {machine()} {os.getpid()} {own_start()} found it"
+
+
+def _fetch(url: str, path: Path, found: Found) -> bool:
+    """Make a local copy of an object; whether it was the one that was ``found`` to the end."""
     temporary = path.parent.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")
     try:
         try:
             remote.download({url: temporary / path.name})
         except FileNotFoundError:
             raise InputError(f"{url}: no such object") from None
+        now = remote.look(url)
+        if now is None or (now.size, now.version) != (found.size, found.version):
+            return False
         try:
             temporary.rename(path.parent)
         except OSError as error:
@@ -81,6 +97,7 @@ def _fetch(url: str, path: Path) -> None:
             # another process has fetched it meanwhile
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return True
 
 
 def _make_room(num_bytes: int) -> None:

@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from reelwright.storage.backend import Found
 from reelwright.storage.bucket.object_systems import asking, objects_below, says_no_bucket
 from reelwright.storage.errors import ConfigError
 
-_VERSIONS = ("ETag", "etag", "e_tag", "md5Hash", "generation", "mtime", "updated", "created", "LastModified")
-_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
+_CHECKSUMS = ("ETag", "etag", "e_tag", "md5Hash", "generation", "Content-MD5", "Digest", "sha", "blob_id")
+_TIMES = ("LastModified", "last_modified", "mtime", "modify", "modificationTime", "updated", "created")
+_VERSIONS = (*_CHECKSUMS, *_TIMES, "Last-Modified")
+_UNLISTED = frozenset({"http", "https"})  # what they list are links of a page, if there is one
 _CONDITIONAL = frozenset({"s3", "s3a"})  # whose file system passes If-Match on
 _MD5 = re.compile("[0-9a-f]{32}")
 _REMOVED_AT_ONCE = 1000
+_LOOKED_AT_ONCE = 16
 
 
 def list_objects(url: str) -> dict[str, Found]:
@@ -65,24 +69,28 @@ def look(url: str) -> Found | None:
 
 
 def look_at(urls: Sequence[str]) -> dict[str, Found | None]:
-    """`look` at many, folder by folder where several lie in one."""
+    """`look` at many, folder by folder where several lie in one and a listing says which versions they have."""
     folders: dict[str, list[str]] = {}
     for url in urls:
         folders.setdefault(url.rpartition("/")[0], []).append(url)
     found: dict[str, Found | None] = {}
+    single: list[str] = []
     for folder, members in folders.items():
-        if len(members) < 3:
-            found.update((url, look(url)) for url in members)
+        if len(members) < 3 or folder.partition("://")[0].lower() in _UNLISTED:
+            single += members
             continue
         try:
             with asking(folder) as (system, path):
                 entries = system.ls(path, detail=True)
         except FileNotFoundError:
             entries = []
-        there = {str(entry["name"]).rpartition("/")[2]: entry for entry in entries if entry["type"] != "directory"}
-        for url in members:
-            entry = there.get(url.rpartition("/")[2])
-            found[url] = None if entry is None else _found(entry)
+        files = (entry for entry in entries if entry["type"] != "directory")
+        there = {str(entry["name"]).rpartition("/")[2]: _found(entry) for entry in files}
+        listed = {url: there.get(url.rpartition("/")[2]) for url in members}
+        single += [url for url, entry in listed.items() if entry is not None and not entry.version]
+        found |= listed
+    with ThreadPoolExecutor(_LOOKED_AT_ONCE) as pool:
+        found.update(zip(single, pool.map(look, single), strict=True))
     return found
 
 

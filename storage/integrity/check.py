@@ -1,8 +1,9 @@
 """What lies in a store against what was written: one `Problem` for everything missing, truncated, altered or foreign.
 
 Every byte of ours is under one checksum: records, ledgers, tables and the zarr.json of groups carry a seal of their own
-(storage/files.py); a group lists its files, with the digests of the zarr.json below it; every Zarr chunk and the index
-of every shard end with a crc32c; files of runs, reports and published tables have their digests in the node's record.
+(storage/digests.py); a group lists its files, with the digests of the zarr.json below it; every Zarr chunk and the
+index of every shard end with a crc32c; files of runs, reports and published tables have their digests in the node's
+record.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from reelwright.storage.digests import read_table
+from reelwright.storage.digests import in_arrow, read_table
 from reelwright.storage.errors import InputError
 
 
@@ -23,7 +22,7 @@ def plain_columns(text: str, *, num_columns: int, delimiter: str) -> list[list[s
     names = [str(number) for number in range(num_columns)]
     try:
         table = pyarrow.csv.read_csv(
-            io.BytesIO(text.encode()),
+            in_arrow(text.encode()),
             read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=False),
             convert_options=pyarrow.csv.ConvertOptions(
@@ -38,7 +37,7 @@ def plain_columns(text: str, *, num_columns: int, delimiter: str) -> list[list[s
 def parquet_columns(path: Path, data: bytes) -> tuple[Sequence[str], list[list[str]]]:
     """Names and columns of a Parquet file. Raises InputError for bytes that are none; ``path`` is for the message."""
     try:
-        table = read_table(io.BytesIO(data))
+        table = read_table(data)
         return table.column_names, [_texts(column) for column in table.columns]
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: no readable Parquet file: {str(error).splitlines()[0]}. Write it again") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -106,8 +106,9 @@ def scan_folder(
     left_out: list[str] | None = None,
     what: str = "videos",
 ) -> list[ManifestVideo]:
-    """Every video file below a folder, or a URL. With ``train/``, ``val/``, ``test/`` on top, these are the splits.
+    """Every video file below a folder, through links too, or below a URL.
 
+    With ``train/``, ``val/``, ``test/`` on top, these are the splits.
     Hidden files, unfinished downloads and names that are not UTF-8 are no videos; what is to be said of them is added
     to ``left_out``. ``is_wanted`` takes other files by their names. The video_id is the path below the folder without
     its ending. Raises InputError where there is no such folder, and for a URL with nothing below it.
@@ -128,11 +129,26 @@ def scan_folder(
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder of {what}")
     base = str(Path(folder).absolute()).rstrip("/")
-    found = (
-        f"{place.rstrip('/')}/{name}"[len(base) + 1 :] for place, _, files in os.walk(f"{base}/") for name in files
+    names = inputs_among(
+        sorted(_names_below(base), key=in_folders), folder=base, is_wanted=is_wanted, left_out=left_out
     )
-    names = inputs_among(sorted(found, key=in_folders), folder=base, is_wanted=is_wanted, left_out=left_out)
     return _from_files([name for name in names if os.path.isfile(f"{base}/{name}")], base, default_split)  # noqa: PTH113 - see below
+
+
+def _names_below(base: str) -> Iterator[str]:
+    """Files below a folder, in linked folders too, as a pattern finds them; a link to a folder above leads nowhere."""
+    for place, folders, files in os.walk(f"{base}/", followlinks=True):
+        here = place.rstrip("/")
+        folders[:] = [name for name in folders if not _leads_up(f"{here}/{name}", base)]
+        yield from (f"{here}/{name}"[len(base) + 1 :] for name in files)
+
+
+def _leads_up(folder: str, base: str) -> bool:
+    """Whether a folder is a link to one that it was reached through, or to one above that."""
+    if not Path(folder).is_symlink():
+        return False
+    places = [Path(base), *(place for place in Path(folder).parents if place.is_relative_to(base))]
+    return any(place.resolve().is_relative_to(Path(folder).resolve()) for place in places)
 
 
 def scan_glob(

@@ -85,6 +85,22 @@ def test_graphs(tmp_path: Path, form: str, part: str) -> None:
     assert part in reelwright(tmp_path, "graph", "--format", form).stdout
 
 
+def test_a_graph_of_seeds_is_mermaid(tmp_path: Path) -> None:
+    """Which takes no @ in the name of a node, nor a word of its own."""
+    text = (
+        PIPELINE.replace("uses: train", "uses: train\n    seeds: 2")
+        .replace("embed:", "end:")
+        .replace("[embed]", "[end]")
+    )
+    (tmp_path / "reelwright.yaml").write_text(text)
+    lines = reelwright(tmp_path, "graph", "--format", "mermaid").stdout.splitlines()
+    named = dict(line.strip().removesuffix('"]').split('["', 1) for line in lines if '["' in line)
+    called = {text.partition("<br/>")[0]: name for name, text in named.items()}
+    assert {"end", "train@0", "train@1", "scores"} <= called.keys()
+    assert all(name.isidentifier() and name != "end" for name in called.values())
+    assert f"  {called['train@1']} --> {called['predict@1']}" in lines
+
+
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1_536_000, "1.5 MB"), (2e12, "2.0 TB")])
 def test_bytes(count: float, text: str) -> None:
     assert bytes_text(count) == text

@@ -229,6 +229,9 @@ def test_compare_writes_a_table_and_a_page(copied: Path, tmp_path: Path) -> None
     assert f"train {run['key'][:8]}" in page
     assert "scores: Macro F1" in page
     assert 'aria-label="train_loss"' in page
+    both = reelwright(copied, "compare", "--out", str(tmp_path / "runs.html"), "--json")
+    assert json.loads(both.stdout) == [run]
+    assert both.stderr.startswith("runs: 1; ")
     refused = reelwright(copied, "compare", "--out", "runs.txt")
     assert refused.returncode == 2
     assert "--out runs.txt: the file's ending says what is written; allowed: .html, .csv" in refused.stderr

@@ -35,6 +35,11 @@ def test_prepare_show_sheet_import_export(tmp_path):
     assert shown.returncode == 1, shown.stderr
     assert "leak: a (train), c (val)" in shown.stdout
     assert picture_size(tmp_path / "all.png")[0] > 1000
+    write_video(tmp_path / "set/long.mp4", seed=9, num_frames=60)
+    lengths = [line.split() for line in reelwright(tmp_path, "data", "show", "set/*.mp4").stdout.splitlines()]
+    assert next(line for line in lengths if line[:1] == ["train"])[-6:] == ["2.0", "s", "2.0", "s", "6.0", "s"]
+    two = reelwright(tmp_path, "data", "show", "set/[a,l]*.mp4").stdout
+    assert next(line for line in two.splitlines() if line.startswith("train")).endswith("2.0 s   4.0 s    6.0 s")
     machine = reelwright(tmp_path, "data", "show", "tables/manifest.csv", "--json")
     assert json.loads(machine.stdout)["labels"] == {"cut": {"train": 1, "val": 1}, "pour": {"train": 1}}
     sheet = reelwright(

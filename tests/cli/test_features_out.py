@@ -97,6 +97,15 @@ def test_axes_of_rows_and_of_their_views_have_names(shape: tuple[int, ...], of_v
     assert list(axis_names(shape, of_views=of_views)) == names
 
 
+def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for place in (".", str(tmp_path / "empty")):
+        with pytest.raises(ConfigError, match=r"is the working folder.*give a folder of its own, such as"):
+            _embed("--videos", "..", "--out", place)
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

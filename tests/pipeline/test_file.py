@@ -58,6 +58,11 @@ def test_the_store_is_beside_the_file_or_as_set(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("REELWRIGHT_STORE", str(tmp_path / "shared"))
     assert pipeline(tmp_path).store.root == tmp_path / "shared"
     assert pipeline(tmp_path, BASE, "store=own").store.root == tmp_path / "own"
+    with pytest.raises(ConfigError, match="store: '' is not allowed"):  # as of a variable that is empty
+        pipeline(tmp_path, BASE, "store=''")
+    (tmp_path / "own").touch()
+    with pytest.raises(ConfigError, match=r"store: .*own is a file; name a folder"):
+        pipeline(tmp_path, BASE, "store=own")
 
 
 @pytest.mark.parametrize(

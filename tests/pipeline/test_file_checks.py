@@ -50,6 +50,23 @@ def test_windows_updates_and_frames(fresh: Path, monkeypatch: pytest.MonkeyPatch
     assert [state for _, state, _ in found if state == GOOD] == []
 
 
+def test_classes_are_sought_where_nodes_learn(tmp_path: Path) -> None:
+    """Of folds in all, each of which is learned from; not in the first of `videos.splits`, whatever it is."""
+    folder = write_project(tmp_path)
+    people = {"a": "anna", "b": "anna", "c": "ben", "d": "ben", "e": "cleo"}
+    write_rows(
+        folder / "videos.csv",
+        [{"video_id": name, "path": f"{name}.mp4", "split": split} for name, split in people.items()],
+    )
+    rows = read_rows(folder / "segments.csv")
+    write_rows(folder / "segments.csv", [{**row, "label": "red"} if row["video_id"] in "cde" else row for row in rows])
+    splits, scored = "videos.splits=[anna,ben,cleo]", "scores.splits=[anna]"
+    of_folds = " ".join(message for *_, message in checks(folder, splits, "train.folds=all"))
+    assert "that no video of" not in of_folds
+    of_two = " ".join(message for *_, message in checks(folder, splits, "train.train_splits=[ben,cleo]", scored))
+    assert "classes of split anna that no video of ben or cleo has: blue, bright" in of_two
+
+
 def test_classes_of_one_video_and_what_a_run_refuses(fresh: Path) -> None:
     before = (fresh / "segments.csv").read_text(encoding="utf-8")
     rows = read_rows(fresh / "segments.csv")

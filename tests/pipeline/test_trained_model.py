@@ -117,7 +117,9 @@ def test_with_a_pipeline_file_a_model_is_a_node_of_it(
     assert file.path.parent == copied
 
 
-def test_an_export_takes_the_place_of_an_export_and_of_nothing_else(copied: Path, tmp_path: Path) -> None:
+def test_an_export_takes_the_place_of_an_export_and_of_nothing_else(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = Project.open(copied / "reelwright.yaml")
     out = export_model(project, "train", tmp_path / "model")
     before = (out / "model.json").read_text()
@@ -128,6 +130,10 @@ def test_an_export_takes_the_place_of_an_export_and_of_nothing_else(copied: Path
     with pytest.raises(ConfigError, match="no exported model"):
         export_model(project, "train", tmp_path / "mine")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="is the working folder"):
+        export_model(project, "train", Path())
 
 
 def test_what_has_no_model_is_refused_with_a_sentence(copied: Path, tmp_path: Path) -> None:

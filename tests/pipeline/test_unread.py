@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from reelwright.cli.main import app
 from reelwright.pipeline.plan.graph import FRESH, STALE, WAITING
+from reelwright.pipeline.plan.why import explain_video
 from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.run import reading
 from reelwright.pipeline.run.reading import read_videos
@@ -153,3 +154,31 @@ def test_a_file_that_changes_while_it_is_read_is_named_before_any_work(project: 
     monkeypatch.setattr(reading, "load", then_changed)
     with pytest.raises(InputError, match=r"1 videos changed while they were read. Run again(?s:.*)b: .*b\.mp4"):
         project.run(jobs=1)
+
+
+def test_what_is_to_be_read_though_it_did_not_change_is_told_from_what_did(project: Project) -> None:
+    store, overrides = project.file.store, ["videos.digest=quick"]
+    quick = Project.open(project.file.path, overrides=overrides).planner()
+    assert quick.dataset.unread_counts(quick.dataset.new) == ["videos: 5 to be read again (videos.digest was another)"]
+    assert "another videos.digest" in explain_video(quick, "frames", "b").reasons[0]
+    store.videos.unlink()
+    touch(project, "b")
+    planner = project.planner()
+    assert planner.dataset.unread_counts(planner.dataset.new) == [
+        "videos: 1 changed on disk and not read yet",
+        "videos: 4 to be read again (what was known of them is gone from the store)",
+    ]
+    assert "what was known of it is gone" in explain_video(planner, "frames", "a").reasons[0]
+
+
+def test_what_was_done_and_is_gone_with_its_records_is_not_called_new(project: Project) -> None:
+    nodes = project.file.store.root / "nodes"
+    nodes.rename(nodes.with_name("kept"))
+    try:
+        planner = project.planner()
+        reasons = {plan.node.name: plan.reasons for plan in planner.plans()}
+        assert reasons["frames"] == reasons["embed"] == ("gone from the store: 5 of 5 videos",)
+        assert reasons["train"] == ("its record is gone from the store",)
+        assert explain_video(planner, "frames", "b").reasons == ("gone from the store",)
+    finally:
+        nodes.with_name("kept").rename(nodes)

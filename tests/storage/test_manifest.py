@@ -56,6 +56,21 @@ def test_a_folder_with_splits_on_top(tmp_path: Path) -> None:
     assert found == {"train/a": "train", "test/deep/b": "test", "c": "val"}
 
 
+def test_linked_folders_are_looked_into_once_on_a_way(tmp_path: Path) -> None:
+    clips, other = tmp_path / "clips", tmp_path / "other"
+    for name in (clips / "a.mp4", other / "b.mp4", other / "deep" / "c.mp4"):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.touch()
+    (clips / "train").symlink_to(other)
+    (clips / "val").symlink_to(Path("../other/deep"))
+    for number, target in enumerate((clips, tmp_path, other)):
+        (other / f"up{number}").symlink_to(target)
+    found = {video.video_id: video.split for video in scan_folder(clips, default_split="test")}
+    assert found == {"a": "test", "train/b": "train", "train/deep/c": "train", "val/c": "val"}
+    (tmp_path / "link").symlink_to(clips)
+    assert {video.video_id for video in scan_folder(tmp_path / "link", default_split="test")} == set(found)
+
+
 def test_a_pattern_may_name_folders_of_frames(tmp_path: Path) -> None:
     for name in ("jump/0001", "run/0002"):
         (tmp_path / name).mkdir(parents=True)

@@ -176,25 +176,21 @@ class WorkerPool:
         waited = 0.0
         try:
             worker.send({"function": task.function, "arguments": arguments})
-            while not self._closing:
-                limit = None if task.timeout_seconds is None else task.timeout_seconds - waited
-                started = time.perf_counter()
-                header, arrays = worker.receive(limit)
-                waited += time.perf_counter() - started
-                if header["kind"] == "message":
-                    if task.through is not None:
-                        arrays = task.through(header["body"], arrays)
-                    self._events.put(Message(task.name, header["body"], arrays))
-                    del arrays  # which may lie in a slot
-                elif header["kind"] == "done":
-                    return TaskEnded(task.name, "ok", "", "", waited)
-                else:
-                    return TaskEnded(task.name, header["status"], header["cause"], header["message"], waited)
-        except (TimeoutError, ItemError) as error:  # the one of `through`: the process has more to send
-            worker.kill()
-            return _given_up(task, error, waited)
-        except (EOFError, OSError):
+        except OSError:
             return _died(task, worker.reap(), waited)
+        while not self._closing:
+            answer = _next_message(worker, task, waited)
+            if isinstance(answer, TaskEnded):
+                return answer
+            body, arrays, waited = answer
+            del answer
+            try:  # apart: an OSError of `through` says nothing of the process
+                arrays = arrays if task.through is None else task.through(body, arrays)
+            except ItemError as error:  # the process has more to send
+                worker.kill()
+                return TaskEnded(task.name, error.status, error.cause, str(error), waited)
+            self._events.put(Message(task.name, body, arrays))
+            del arrays  # which may lie in a slot
         return TaskEnded(task.name, "failed", "closed", "the pool was closed", waited)
 
 
@@ -219,11 +215,27 @@ def _start(worker: Child, task: Task) -> TaskEnded | None:
     return TaskEnded(task.name, wire.UNUSABLE, wire.MACHINE, f"the decoding process {message}", 0.0)
 
 
-def _given_up(task: Task, error: TimeoutError | ItemError, seconds: float) -> TaskEnded:
-    if isinstance(error, ItemError):
-        return TaskEnded(task.name, error.status, error.cause, str(error), seconds)
-    message = f"no end after {task.timeout_seconds:g} s; the process was stopped. Raise timeout_seconds if it is slow"
-    return TaskEnded(task.name, "timeout", "timeout", message, task.timeout_seconds or 0.0)
+def _next_message(
+    worker: Child, task: Task, waited: float
+) -> tuple[dict[str, Any], list[NDArray[Any]], float] | TaskEnded:
+    """The body and arrays of the next message and the seconds waited by then, or how the task ended."""
+    started = time.perf_counter()
+    try:
+        header, arrays = worker.receive(None if task.timeout_seconds is None else task.timeout_seconds - waited)
+    except TimeoutError:
+        worker.kill()
+        message = (
+            f"no end after {task.timeout_seconds:g} s; the process was stopped. Raise timeout_seconds if it is slow"
+        )
+        return TaskEnded(task.name, "timeout", "timeout", message, task.timeout_seconds or 0.0)
+    except (EOFError, OSError):
+        return _died(task, worker.reap(), waited)
+    waited += time.perf_counter() - started
+    if header["kind"] == "message":
+        return header["body"], arrays, waited
+    if header["kind"] == "done":
+        return TaskEnded(task.name, "ok", "", "", waited)
+    return TaskEnded(task.name, header["status"], header["cause"], header["message"], waited)
 
 
 def _died(task: Task, cause: str, seconds: float) -> TaskEnded:

@@ -12,7 +12,7 @@ lengths are rounded at random, so that even a chance below 1 / points comes true
 and random numbers, so the grain of the picture moves with the shape instead of flickering.
 
 Maps that expand on average have no attractor: their points run away. In a long game nothing of them is left to see, in
-a short one a fog that thins out; where it is too thin at both ends the draw is rejected as degenerate (families.py).
+a short one a fog that thins out; where it is too thin at both ends the draw is rejected as degenerate (table.py).
 
 Source: Barnsley, "Fractals Everywhere" (1988), chapter 3; counting as in davidsvy/fractal_video (domain notes, 3.4).
 """

@@ -132,6 +132,24 @@ def test_workers_of_slurm_keep_the_memory_that_a_forward_pass_needs_again() -> N
     assert "OMP_NUM_THREADS" in message  # the rest stays as it is
 
 
+def test_a_training_job_finds_what_has_spaces_in_its_name(tmp_path: Path) -> None:
+    """The script before `srun`, and what that starts, done by bash alone; sbatch takes quotes as a shell does."""
+    folder = tmp_path / 'a "b" 5%'
+    folder.mkdir()
+    python = folder / "py thon"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    script = training_script(ClusterSettings(executor="slurm", python=str(python)), folder=folder, name="reelwright-x")
+    (output,) = (line.partition("=")[2] for line in script.splitlines() if line.startswith("#SBATCH --output"))
+    assert shlex.split(output) == [str(folder / "job.log").replace("%", "%%")]
+    started = script[script.index("bash -c '") : script.index("code=$?")]
+    given = {"folder": str(folder), "SLURM_NNODES": "1", "SLURM_NODEID": "0", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    said = subprocess.run(["bash", "-c", started], capture_output=True, text=True, check=True, env=given).stdout
+    assert said.splitlines()[-1] == f"{folder}/work.json"
+    plain = training_script(ClusterSettings(executor="slurm"), folder=Path("/lab/x"), name="reelwright-x")
+    assert "#SBATCH --output=/lab/x/job.log" in plain.splitlines()
+
+
 def test_a_training_job_is_warned_and_queued_again(tmp_path: Path) -> None:
     training = {"nodes": 2, "gpus": 4, "cpus": 16, "memory": "100GB", "time": "1-00:00", "warn_seconds": 300}
     found = ClusterSettings(executor="slurm", account="abc", environment=("module load cuda",), training=training)

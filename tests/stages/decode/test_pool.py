@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,17 @@ def test_one_bad_task_does_not_stop_the_others(bad: Task, status: str, cause: st
     assert (ends["bad"].status, ends["bad"].cause) == (status, cause)
     assert match in ends["bad"].message
     assert ends["good"].status == "ok"
+
+
+@pytest.mark.parametrize("error", [OSError("No space left"), TimeoutError("no answer")], ids=["full", "slow-server"])
+def test_a_system_error_of_what_becomes_of_messages_is_no_death_of_the_process(error: OSError) -> None:
+    def through(body, arrays):
+        raise error
+
+    with WorkerPool(1) as pool:
+        pool.submit(replace(task("a", "count", rows=2), through=through))
+        with pytest.raises(OSError, match=str(error)):
+            list(pool.events())
 
 
 @pytest.mark.slow
