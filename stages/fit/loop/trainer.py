@@ -257,9 +257,13 @@ class Trainer:
         self.reporter.note(line(record, epochs=self.settings.epochs, metric=self.settings.metric))
 
     def _is_finished(self) -> bool:
-        patience = self.settings.patience
-        is_stale = patience is not None and self.progress.num_stale >= patience
-        return self.progress.epoch >= self.settings.epochs or is_stale
+        """Whether nothing is left to train. Patience ends epochs only: one that is gone on with is trained to its end.
+
+        Else an interrupted training would end where one that was not goes on, perhaps to better weights.
+        """
+        progress, patience = self.progress, self.settings.patience
+        is_stale = patience is not None and progress.num_stale >= patience and progress.batch == 0
+        return progress.epoch >= self.settings.epochs or is_stale
 
     @contextlib.contextmanager
     def _loggers(self) -> Iterator[list[Logger]]:

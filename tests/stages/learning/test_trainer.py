@@ -556,6 +556,25 @@ def test_interrupted_around_an_evaluation_within_an_epoch(tmp_path, update):
     assert _same_weights(whole.module, resumed.module)
 
 
+@pytest.mark.parametrize("update", [8, 9, 10, 11])
+def test_patience_that_ran_out_within_an_epoch_ends_it_no_sooner_when_interrupted(tmp_path, update):
+    """Evaluations after updates 2, 4, 6, ...: those after 6 and 8 are no better, that after 10 or of the end is."""
+    values = {2: 0.4, 4: 0.5, 6: 0.5, 8: 0.5, 10: 0.9, 12: 0.3, 14: 0.3, 16: 0.3, 18: 0.3}
+
+    def fit(name, **how):
+        trainer = _trainer(tmp_path / name, metric="top1", patience=2, evaluate_updates=2, **how)
+        trainer.fit(Rows(), lambda _: {"top1": values[trainer.progress.update]})
+        return trainer
+
+    whole = fit("whole")
+    assert (whole.progress.best_update, whole.progress.update) == (10, 18)
+    with pytest.raises(Interrupted):
+        fit("cut", reporter=SignalAt(update))
+    resumed = fit("cut")
+    assert _numbers(resumed.folder) == _numbers(whole.folder)
+    assert _same_weights(whole.module, resumed.module)
+
+
 class _Curriculum(Classification):
     """Remembers how far the training was at each loss that was learned from."""
 
