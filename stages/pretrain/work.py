@@ -49,7 +49,7 @@ from reelwright.storage.store import Store
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
+    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one stays as it is.
 
     Returns {"weights": digest of the best weights, "metrics": the best epoch's line of metrics.jsonl}. Raises
     ConfigError, InputError or StoreError before training where that can be seen, StageError when it diverges,
