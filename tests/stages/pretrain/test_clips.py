@@ -372,7 +372,7 @@ def test_clips_that_an_encoder_does_not_take_are_refused_before_training(world):
 
 
 def test_a_metric_that_so_few_classes_do_not_have_is_refused_before_training(world):
-    with pytest.raises(ConfigError, match="metric: 'top5' is not known.*Known: .*top1.*mean_class_accuracy"):
+    with pytest.raises(ConfigError, match=r"metric: 'top5' is not known.*Known: .*top1.*mean_class_accuracy"):
         trained(world, key="top5", objective="ce", metric="top5")
     assert not RunFolder(world.store.run("top5")).path.exists()
 
