@@ -175,6 +175,12 @@ def _fit(
         module.compile()
     val, task = learning.val, learning.task
     if val is None:
+        waiting = [name for name in ("metric", "early_stop", "evaluate_updates") if getattr(config, name) is not None]
+        if learning.evaluate is None and waiting:
+            context.reporter.note(
+                f"warning: {' and '.join(waiting)} of no effect: there is nothing to validate on, so the last weights, "
+                "behind all epochs, count"
+            )
         return trainer.fit(learning.train, learning.evaluate, unit=learning.unit)
 
     def validate(forward: Any) -> dict[str, float]:
