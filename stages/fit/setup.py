@@ -92,6 +92,7 @@ class Learning:
     evaluate: Evaluate | None = None  # what is measured besides `val`, or without it
     evaluate_start: bool = False  # the weights it starts from are a candidate for the best
     unit: str = "windows"  # what progress counts
+    batch_items: int | None = None  # of a batch, where that is not what batch_size says
 
     @property
     def batch_unit(self) -> str:
@@ -137,7 +138,8 @@ def _fit(
     context: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
-    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size, unit=learning.batch_unit)
+    batch_size = learning.batch_items or config.batch_size
+    lr, line = scaled_lr(config.optimizer, batch_size=batch_size, unit=learning.batch_unit)
     context.reporter.note(line)
     if init is not None:
         context.reporter.note(init["line"])
