@@ -27,8 +27,8 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixSettings:
-    """How much is mixed, and how often; values are checked where settings are read."""
+class MixDistribution:
+    """What a `Mix` is drawn from: how much, and how often; values are checked where settings are read."""
 
     mixup_alpha: float = 0.8
     # Share ~ Beta(alpha, alpha); 0: no mixup.
@@ -45,7 +45,7 @@ class MixSettings:
 
     @property
     def can_cut(self) -> bool:
-        """Whether cutmix may be drawn."""
+        """Whether there is cutmix; with mixup too, switch_probability says how often."""
         return self.cutmix_alpha > 0 or self.cutmix_minmax is not None
 
 
@@ -58,7 +58,9 @@ class Mix:
     stop: Integers  # (B,S)
 
 
-def draw_mix(settings: MixSettings, batch_size: int, *, extent: Sequence[int], generator: np.random.Generator) -> Mix:
+def draw_mix(
+    settings: MixDistribution, batch_size: int, *, extent: Sequence[int], generator: np.random.Generator
+) -> Mix:
     """What to do with a batch of clips, `extent` (H, W), or of windows of rows, `extent` (T,).
 
     A batch of an odd size leaves the sample in its middle as it is, mixed with itself.
@@ -132,7 +134,7 @@ def mix_labels(labels: Tensor, share: Tensor) -> Tensor:
     return torch.where(is_valid, _blend(labels, weight), torch.full_like(labels, IGNORED))
 
 
-def _which_are_cut(settings: MixSettings, count: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+def _which_are_cut(settings: MixDistribution, count: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
     coin = generator.random(count) < settings.switch_probability
     return coin if settings.mixup_alpha and settings.can_cut else np.full(count, settings.can_cut)
 
@@ -142,7 +144,7 @@ def _beta(alpha: float, count: int, generator: np.random.Generator) -> npt.NDArr
 
 
 def _boxes(
-    settings: MixSettings, share: npt.NDArray[np.float64], extent: Sequence[int], generator: np.random.Generator
+    settings: MixDistribution, share: npt.NDArray[np.float64], extent: Sequence[int], generator: np.random.Generator
 ) -> tuple[Integers, Integers]:
     shape = (len(share), len(extent))
     if settings.cutmix_minmax is None:

@@ -236,8 +236,8 @@ class FinetuneConfig(NetworkSettings):
     def frozen(self) -> tuple[str, ...]:
         """Parts and patterns of names that do not learn."""
         still = [part for part in PARTS if getattr(self, f"{part}_lr_scale") == 0]
-        base = ["spatial"] if self.views is not None and self.base_state == "frozen" else []
-        return tuple(dict.fromkeys((*self.freeze, *still, *base)))
+        still += ["spatial"] if self.views is not None and self.base_state == "frozen" else []
+        return tuple(dict.fromkeys((*self.freeze, *still)))
 
     @property
     def multipliers(self) -> dict[str, float]:
@@ -269,6 +269,8 @@ class FinetuneConfig(NetworkSettings):
                 if (model := getattr(run, "model", None)) is not None:  # else that of a run before it
                     self.check_attention_weight(model)
                 self.check_order(task=run.task, labels_of_window=getattr(run, "labels_of_window", "any"))
+                if run.task == "heads" and isinstance(run, NetworkSettings):
+                    self.check_smoothing([run.loss.label_smoothing])
 
     def check_order(self, *, task: str, labels_of_window: str) -> None:
         """Raise ConfigError where clips are played backwards whose targets depend on the order of their rows."""
@@ -279,6 +281,12 @@ class FinetuneConfig(NetworkSettings):
                 f"augment.scene.reverse is {scene.reverse:g}: clips are played backwards, but {what} "
                 f"{f'of {self.temporal!r} ' if self.temporal else ''}depends on the order of rows. Leave reverse out."
             )
+
+    def check_smoothing(self, of_heads: Sequence[float]) -> None:
+        """Raise ConfigError for another smoothing of labels than the heads of the temporal run have, which counts."""
+        if (own := self.loss.label_smoothing) and set(of_heads) - {own}:
+            why = f"heads keep that of the run of {self.temporal!r} ({', '.join(map(str, of_heads))}); leave it out"
+            raise ConfigError(f"loss.label_smoothing is {own:g}, but {why}")
 
     def check_clip_encoder(self, encoder: str) -> None:
         """Raise ConfigError where these settings do not go with an encoder that sees clips."""

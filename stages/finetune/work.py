@@ -59,6 +59,7 @@ def _tune(work: Work, config: FinetuneConfig, context: TrainContext) -> dict[str
     labels = _labels(work, values)
     loaded = _spatial(work, values)
     task = task_of_run(values, background=labels.background)
+    config.check_smoothing([head.label_smoothing for head in task.heads])
     metric = chosen_metric(config, task, plugins=work.plugins)
     module = FinetuneModule(
         loaded.encoder, temporal, data_config=loaded.data_config, frozen_norm=config.frozen_norm

@@ -61,7 +61,7 @@ class MixingSettings(Settings):
 
 
 class EarlyStopSettings(Settings):
-    """Stop when the metric has not improved for so many evaluations."""
+    """Stop at the end of an epoch when the metric has not improved for so many evaluations."""
 
     patience: PositiveInt = 10  # So many.
 

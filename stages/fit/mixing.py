@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from reelwright.models.blocks.mixing import Mix, MixSettings, draw_mix, mix_clips, mix_rows
+from reelwright.models.blocks.mixing import Mix, MixDistribution, draw_mix, mix_clips, mix_rows
 from reelwright.stages.datasets.sampling.generators import generator_at
 from reelwright.stages.datasets.tasks.task import Task
 from reelwright.stages.fit.config import LearningSettings
@@ -27,7 +27,7 @@ MixInputs = Callable[[Tensor, Tensor, Mix, Task], Mixed]  # values, mask (B, T),
 class Mixing:
     """Mixes the rows or frames of batches, and their targets."""
 
-    settings: MixSettings
+    settings: MixDistribution
     mix_inputs: MixInputs
     num_extents: int  # sides of a cut: 1 a stretch of rows, 2 a box of pixels
     task: Task
@@ -75,7 +75,7 @@ def build_mixing(
             f"single window, with none to mix it with. Set batch_size to at least {2 * world.size}, or mix: null."
         )
     return Mixing(
-        settings=MixSettings(**config.mix.model_dump()),
+        settings=MixDistribution(**config.mix.model_dump()),
         mix_inputs=mix_inputs,
         num_extents=num_extents,
         task=task,

@@ -92,6 +92,7 @@ class Learning:
     evaluate: Evaluate | None = None  # what is measured besides `val`, or without it
     evaluate_start: bool = False  # the weights it starts from are a candidate for the best
     unit: str = "windows"  # what progress counts
+    batch_items: int | None = None  # of a batch, where that is not what batch_size says
 
     @property
     def batch_unit(self) -> str:
@@ -137,7 +138,8 @@ def _fit(
     context: TrainContext,
     init: dict[str, Any] | None,
 ) -> Progress:
-    lr, line = scaled_lr(config.optimizer, batch_size=config.batch_size, unit=learning.batch_unit)
+    batch_size = learning.batch_items or config.batch_size
+    lr, line = scaled_lr(config.optimizer, batch_size=batch_size, unit=learning.batch_unit)
     context.reporter.note(line)
     if init is not None:
         context.reporter.note(init["line"])
@@ -175,6 +177,12 @@ def _fit(
         module.compile()
     val, task = learning.val, learning.task
     if val is None:
+        waiting = [name for name in ("metric", "early_stop", "evaluate_updates") if getattr(config, name) is not None]
+        if learning.evaluate is None and waiting:
+            context.reporter.note(
+                f"warning: {' and '.join(waiting)} of no effect: there is nothing to validate on, so the last weights, "
+                "behind all epochs, count"
+            )
         return trainer.fit(learning.train, learning.evaluate, unit=learning.unit)
 
     def validate(forward: Any) -> dict[str, float]:

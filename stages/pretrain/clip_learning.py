@@ -57,6 +57,8 @@ def pretrain_clips(work: Work, config: PretrainConfig, context: TrainContext) ->
     if config.learns_labels:
         labels = label_space(work.payload, node=work.node)
     task = build_task("video", labels) if labels.classes else None
+    if task is not None:
+        task.choose_metric(config.metric)  # there is no top5 of five classes
     loaded = _encoder(work, config, num_classes=len(labels.classes))
     shape = WindowShape(length=loaded.data_config.clip_length, dilation=clips.dilation, short="repeat")
     module = _network(loaded, config, num_classes=len(labels.classes), where=work.node).to(context.device)

@@ -49,7 +49,7 @@ from reelwright.storage.store import Store
 
 
 def run(work: Work, reporter: Reporter) -> dict[str, Any]:
-    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one is trained anew.
+    """Train the run ``work.key``, or go on with it where it was interrupted; a complete one stays as it is.
 
     Returns {"weights": digest of the best weights, "metrics": the best epoch's line of metrics.jsonl}. Raises
     ConfigError, InputError or StoreError before training where that can be seen, StageError when it diverges,
@@ -88,6 +88,7 @@ def _train(work: Work, config: PretrainConfig, context: TrainContext) -> dict[st
         return Learning(
             train=data.batches,
             unit="images",
+            batch_items=data.batches.num_items // data.batches.num_batches,
             val=None,
             objective=objective,
             metric=config.metric or METRICS[0],
@@ -148,7 +149,9 @@ def _examples(
         pool = make_pool(real, synthetic, batch=config.batch)
     except InputError as error:
         raise InputError(f"{work.node}: {error}") from error
-    _note_sizes(context.reporter, real, val, synthetic, states.names)
+    known = np.isin(val.label, real.label)  # others have nothing alike among what is searched
+    kept = Examples(val.video[known], val.row[known], val.label[known])
+    _note_sizes(context.reporter, real, kept, synthetic, states.names, num_left_out=len(val) - len(kept))
     geometry, scale = geometry_of(loaded.data_config), config.augment.crop_scale
     crop = None if scale is None else build_crop(CropSettings(area=scale), geometry, seed=config.seed)
     read = frame_reader(
@@ -168,17 +171,27 @@ def _examples(
         world=context.world,
         num_copies=num_views,
     )
-    known = np.isin(val.label, real.label)
-    kept = Examples(val.video[known], val.row[known], val.label[known])
     return _Data(batches=batches, read=read, train=real, val=kept)
 
 
-def _note_sizes(reporter: Reporter, real: Examples, val: Examples, synthetic: Examples, names: tuple[str, ...]) -> None:
+def _note_sizes(
+    reporter: Reporter,
+    real: Examples,
+    val: Examples,
+    synthetic: Examples,
+    names: tuple[str, ...],
+    *,
+    num_left_out: int,
+) -> None:
     num_background = int((real.label == BACKGROUND).sum())
     reporter.note(
         f"{len(real) - num_background:,} frames of {len(names)} states and {num_background:,} of background to learn "
         f"from, {len(synthetic):,} synthetic ones; {len(val):,} to validate on"
     )
+    if num_left_out:
+        reporter.note(
+            f"{num_left_out:,} more frames to validate on are left out: no real frame to learn from is of their state"
+        )
     absent = [name for number, name in enumerate(names, start=1) if number not in {*real.label, *synthetic.label}]
     if absent:
         reporter.note(f"warning: no frame to learn from shows the states {', '.join(absent)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from reelwright.stages.base.config import StageConfig
 from reelwright.stages.base.fields import node_input
@@ -24,6 +26,13 @@ class SummaryConfig(StageConfig):
     """Nodes with the same measures: evaluate nodes of several runs, or probe nodes."""
     report: bool = True
     """Write report.html: every number of every node beside mean and standard deviation."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        twice = next((name for name in self.scores if self.scores.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"scores names {twice!r} more than once, which would count once; name each node once")
+        return self
 
     def spec(self) -> dict[str, Any]:
         """With the names of the nodes, by which the report calls their columns."""

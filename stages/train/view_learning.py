@@ -186,18 +186,14 @@ def learn_views(
 
 
 def val_tau(forward: Forward, *, batches: VideoViews, context: TrainContext) -> dict[str, float]:
-    """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike.
-
-    Of several processes it is the first one's: a last bit that differs must not make them choose other weights.
-    """
+    """Kendall's tau of at most TAU_VIDEOS videos of TAU_ROWS rows, all pairs; 0 where all rows are alike."""
     found, upload = [], Upload(context.device)
     with torch.inference_mode():
         for video in _tau_videos(batches):
             batch = Batch(batches.whole(video, most=TAU_ROWS), torch.zeros(1)).to(upload)
             rows = forward(batch.inputs)["embedding"][0].float().cpu().numpy()
             found.append(EmbeddedVideo(name=str(video), rows=rows))
-    tau: float = context.world.gather(kendalls_tau(found)["kendalls_tau"] or 0.0)[0]
-    return {"kendalls_tau": tau}
+    return {"kendalls_tau": kendalls_tau(found)["kendalls_tau"] or 0.0}
 
 
 def _tau_videos(batches: VideoViews) -> list[int]:

@@ -14,7 +14,7 @@ from timm.data.mixup import Mixup, mixup_target
 
 from reelwright.models.blocks.mixing import (
     Mix,
-    MixSettings,
+    MixDistribution,
     cut_box,
     draw_mix,
     mix_clips,
@@ -111,7 +111,7 @@ def test_shares_finer_than_targets_are_refused():
 @pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_modes(mode, batch_size):
-    mix = draw_mix(MixSettings(mode=mode), batch_size, extent=(32, 48), generator=np.random.default_rng(3))
+    mix = draw_mix(MixDistribution(mode=mode), batch_size, extent=(32, 48), generator=np.random.default_rng(3))
     drawn = np.column_stack([mix.share, mix.start, mix.stop])
     expected = {"batch": 1, "pair": (batch_size + 1) // 2, "elem": batch_size}[mode]
     assert len(np.unique(drawn, axis=0)) == expected
@@ -120,7 +120,7 @@ def test_modes(mode, batch_size):
 
 
 def test_the_same_generator_draws_the_same():
-    how = MixSettings(mode="elem")
+    how = MixDistribution(mode="elem")
     one, same, other = (draw_mix(how, 6, extent=(9, 9), generator=np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert (one.share == same.share).all()
     assert (one.start == same.start).all()
@@ -139,28 +139,28 @@ SWITCHES = {
 
 @pytest.mark.parametrize(("how", "mixed", "cut"), SWITCHES.values(), ids=SWITCHES)
 def test_how_often(how, mixed, cut):
-    mix = draw_mix(MixSettings(mode="elem", **how), 4000, extent=(64, 64), generator=np.random.default_rng(0))
+    mix = draw_mix(MixDistribution(mode="elem", **how), 4000, extent=(64, 64), generator=np.random.default_rng(0))
     has_box = (mix.stop > mix.start).all(axis=1)
     assert has_box.mean() == pytest.approx(cut, abs=0.03)  # a drawn box may be empty, rarely
     assert ((mix.share < 1) | has_box).mean() == pytest.approx(mixed, abs=0.03)
 
 
 def test_what_is_cut_is_not_mixed_up_as_well():
-    mix = draw_mix(MixSettings(mode="elem"), 200, extent=(64, 64), generator=np.random.default_rng(0))
+    mix = draw_mix(MixDistribution(mode="elem"), 200, extent=(64, 64), generator=np.random.default_rng(0))
     is_cut = (mix.stop > mix.start).all(axis=1)
     assert is_cut.any()
     assert (mix.share[is_cut] == 1).all()
 
 
 def test_shares_are_beta():
-    how = MixSettings(mixup_alpha=0.8, cutmix_alpha=0.0, mode="elem")
+    how = MixDistribution(mixup_alpha=0.8, cutmix_alpha=0.0, mode="elem")
     share = draw_mix(how, 20000, extent=(8, 8), generator=np.random.default_rng(0)).share
     assert share.mean() == pytest.approx(0.5, abs=0.01)
     assert share.var() == pytest.approx(1 / (4 * (2 * 0.8 + 1)), abs=0.003)  # variance of Beta(a, a)
 
 
 def test_minmax_boxes_lie_inside():
-    how = MixSettings(cutmix_minmax=(0.25, 0.75), mixup_alpha=0.0, mode="elem")
+    how = MixDistribution(cutmix_minmax=(0.25, 0.75), mixup_alpha=0.0, mode="elem")
     mix = draw_mix(how, 500, extent=(32, 16), generator=np.random.default_rng(0))
     sides = mix.stop - mix.start
     assert (mix.start >= 0).all()

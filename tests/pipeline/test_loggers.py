@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import time
+from collections.abc import Mapping
+from operator import methodcaller
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,10 @@ from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.gc import Limits, collect
 from reelwright.pipeline.upkeep.repair import repair
 from reelwright.pipeline.upkeep.verify import verify
-from reelwright.stages.fit.loop.loggers import MlflowLogger, WandbLogger, notify
+from reelwright.stages.fit.loop import servers
+from reelwright.stages.fit.loop.loggers import notify, open_loggers
+from reelwright.stages.fit.loop.servers import MlflowLogger, WandbLogger
+from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
 from tests.small_project import put_back
 
@@ -94,45 +100,160 @@ def test_files_that_an_older_release_left_among_those_of_a_run_do_not_stop_repai
     assert project.run().nothing_to_do
 
 
-def test_a_run_of_mlflow_goes_on_until_it_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str | None] = []
-    ended: dict[str, int] = {}
+class Refused(Exception):  # noqa: N818 - as MLflow's
+    def __init__(self, text: str, error_code: str) -> None:
+        super().__init__(text)
+        self.error_code = error_code
+
+
+class Mlflow:
+    """As MLflow on a server: runs by their ids, in the order they began; one at a time is active."""
+
+    MlflowException = Refused
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.active = ""
+        self.problem: Refused | None = None  # of every request
+
+    def _answer(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+
+    def get_run(self, run_id: str) -> Any:
+        self._answer()
+        if run_id not in self.runs:
+            raise Refused(f"no run is called {run_id}", "RESOURCE_DOES_NOT_EXIST")
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, lifecycle_stage=self.runs[run_id]["stage"]))
+
+    def start_run(self, *, run_id: str | None = None, **_: Any) -> Any:
+        self._answer()
+        assert not self.active
+        self.active = run_id or f"run{len(self.runs)}"
+        self.runs.setdefault(self.active, {"stage": "active", "params": 0, "steps": [], "ended": []})
+        return SimpleNamespace(info=SimpleNamespace(run_id=self.active))
+
+    def log_params(self, _: Any) -> None:
+        self._answer()
+        self.runs[self.active]["params"] += 1
+
+    def log_metrics(self, values: Mapping[str, float], step: int = -1) -> None:
+        self._answer()
+        self.runs[self.active]["steps"].append((step, dict(values)))
+
+    def end_run(self, *, status: str) -> None:
+        self._answer()
+        self.runs[self.active]["ended"].append(status)
+        self.active = ""
+
+
+@pytest.fixture
+def mlflow(monkeypatch: pytest.MonkeyPatch) -> Mlflow:
+    found = Mlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", found)
+    return found
+
+
+def test_a_run_of_mlflow_goes_on_until_it_is_finished(tmp_path: Path, mlflow: Mlflow) -> None:
     notes: list[str] = []
 
-    class Refused(Exception):  # noqa: N818 - as MLflow's
-        pass
+    def train(run: str, final: dict[str, float], *, first_epoch: int = 1) -> RunFolder:
+        logger = MlflowLogger(RunFolder(tmp_path / "runs" / run), first_epoch=first_epoch, about={}, note=notes.append)
+        logger.open()
+        logger.close(final)
+        return RunFolder(tmp_path / "runs" / run)
 
-    def start_run(*, run_id: str | None = None, **_: Any) -> Any:
-        started.append(run_id)
-        if run_id == "gone":
-            raise Refused("no run is called gone")
-        return SimpleNamespace(info=SimpleNamespace(run_id=run_id or f"run{len(started)}"))
-
-    mlflow = SimpleNamespace(
-        MlflowException=Refused,
-        start_run=start_run,
-        log_params=lambda _: None,
-        log_metrics=lambda _: None,
-        end_run=lambda *, status: ended.update({status: ended.get(status, 0) + 1}),
-    )
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     for final in ({}, {"epochs": 2.0}, {"epochs": 2.0}):  # interrupted; gone on with; trained anew
-        MlflowLogger(RunFolder(tmp_path / "runs" / "k"), first_epoch=1, about={}, note=notes.append).close(final)
-    assert started == [None, "run1", None]
-    assert ended == {"KILLED": 1, "FINISHED": 2}
+        train("k", final)
+    assert {name: run["ended"] for name, run in mlflow.runs.items()} == {
+        "run0": ["KILLED", "FINISHED"],
+        "run1": ["FINISHED"],
+    }
+    assert all(run["params"] == 1 for run in mlflow.runs.values())
     assert not notes
     folder = RunFolder(tmp_path / "runs" / "other")
     folder.loggers.mkdir(parents=True)
     (folder.loggers / "mlflow_run_id").write_text("gone")
-    MlflowLogger(folder, first_epoch=4, about={}, note=notes.append).close({})
-    assert started[3:] == ["gone", None]
-    assert (folder.loggers / "mlflow_run_id").read_text() == "run5"
+    train("other", {}, first_epoch=4)
+    assert (folder.loggers / "mlflow_run_id").read_text() == "run2"
+    mlflow.runs["run2"]["stage"] = "deleted"
+    train("other", {}, first_epoch=5)
     (folder.loggers / "mlflow_run_id").unlink()
-    MlflowLogger(folder, first_epoch=4, about={}, note=notes.append).close({})
+    train("other", {}, first_epoch=6)
+    assert list(mlflow.runs) == ["run0", "run1", "run2", "run3", "run4"]
     assert notes == [
         "warning: mlflow: its run gone cannot be gone on with: no run is called gone; another run begins with epoch 4",
-        "warning: mlflow: its id was lost; another run begins with epoch 4",
+        "warning: mlflow: its run run2 cannot be gone on with: it was deleted; another run begins with epoch 5",
+        "warning: mlflow: its id was lost; another run begins with epoch 6",
     ]
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["a new run", "a run that goes on"])
+def test_a_server_that_is_not_reached_for_a_while_gets_all_in_one_run(
+    tmp_path: Path, mlflow: Mlflow, is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "PAUSE", 0)
+    notes: list[str] = []
+    folder = RunFolder(tmp_path / "runs" / "k")
+    if not is_first:
+        before = MlflowLogger(folder, first_epoch=1, about={}, note=notes.append)
+        before.open()
+        before.close({})
+    mlflow.problem = Refused("Max retries exceeded", "INTERNAL_ERROR")
+    told: dict[str, Any] = {"about": {}, "note": notes.append}
+    board, logger = open_loggers(folder, ["mlflow"], first_epoch=4, **told)
+    for epoch in (4, 5, 6, 7):
+        if epoch == 6:
+            mlflow.problem = None
+        notify([board, logger], f"epoch {epoch}", methodcaller("log", {"val_loss": 1.0}, epoch), note=notes.append)
+    logger.close({"epochs": 7.0})
+    board.close({})
+    (run,) = mlflow.runs.values()
+    assert [step for step, _ in run["steps"]] == [4, 5, 6, 7, -1]
+    assert run["ended"] == (["FINISHED"] if is_first else ["KILLED", "FINISHED"])
+    assert run["params"] == 1
+    lost = ["warning: mlflow: its id was lost; another run begins with epoch 4"] if is_first else []
+    refused = [f"warning: MlflowLogger did not take {what}" for what in ("the beginning", "epoch 4", "epoch 5")]
+    assert notes == [*(f"{what}: Max retries exceeded; metrics.jsonl has it" for what in refused), *lost]
+
+
+def test_a_server_that_keeps_failing_slowly_is_not_asked_each_time(tmp_path: Path, mlflow: Mlflow) -> None:
+    """Nor where the training is interrupted, which is to end soon."""
+    asked: list[float] = []
+
+    def slowly() -> None:
+        asked.append(time.monotonic())
+        time.sleep(0.05)
+        raise Refused("Max retries exceeded", "INTERNAL_ERROR")
+
+    mlflow._answer = slowly  # type: ignore[method-assign]
+    folder = RunFolder(tmp_path / "runs" / "k")
+    _, logger = open_loggers(folder, ["mlflow"], first_epoch=1, about={}, note=lambda _: None)
+    for epoch in range(1, 6):
+        logger.log({}, epoch)
+    logger.close({})
+    assert len(asked) == 1
+    with pytest.raises(Refused):
+        logger.close({"epochs": 5.0})
+    assert len(asked) == 2
+
+
+def test_a_server_that_lets_nobody_in_is_told_before_training(tmp_path: Path, mlflow: Mlflow) -> None:
+    mlflow.problem = Refused("You are not authenticated", "UNAUTHENTICATED")
+    folder = RunFolder(tmp_path / "runs" / "k")
+    with pytest.raises(ConfigError, match=r"MlflowLogger cannot be used: You are not authenticated\. Or leave it out"):
+        open_loggers(folder, ["mlflow"], first_epoch=1, about={}, note=lambda _: None)
+
+
+def test_what_is_trained_anew_is_another_run_of_wandb(project: Project) -> None:
+    """It would take no epoch of the first one a second time."""
+    assert project.run().exit_code == 0
+    key = project.planner().plan("train").key
+    assert project.run(until=["train"], force=["train"]).exit_code == 0
+    folder = project.file.store.root / "loggers" / key / "wandb"
+    assert {path.name for path in folder.iterdir()} == {f"offline-run-{key}", f"offline-run-{key[:28]}-1"}
+    for path in folder.iterdir():
+        assert [line.split()[0] for line in (path / "run.wandb").read_text().splitlines()] == ["1", "2"]
 
 
 def test_a_logger_that_fails_ends_no_training(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +270,9 @@ def test_a_logger_that_fails_ends_no_training(project: Project, monkeypatch: pyt
     assert run.is_complete
     assert len(run.metrics()) == 2
     notes: list[str] = []
-    loggers = [WandbLogger(run, first_epoch=1, about={}, note=notes.append)] * 2
+    loggers = [WandbLogger(run, first_epoch=1, about={}, note=notes.append) for _ in range(2)]
+    for logger in loggers:
+        logger.open()
     notify(loggers, "the end", lambda logger: logger.close({}), note=notes.append)
     assert notes == ["warning: WandbLogger did not take the end: the server went away; metrics.jsonl has it"] * 2
     with pytest.raises(ZeroDivisionError):

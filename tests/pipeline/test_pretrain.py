@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.pipeline.project import Project
+from reelwright.pipeline.project import Project, SilentObserver
 from reelwright.pipeline.upkeep.verify import verify
+from reelwright.stages.base.work import SilentReporter
 from reelwright.stages.embed.encoding.encoder import spatial_config
 from reelwright.stages.synthesize.procedures.write import DatasetParameters, make_procedure_dataset
 from reelwright.storage.errors import ConfigError
@@ -155,6 +156,29 @@ def test_what_is_told_when_it_runs(project, settings, message):
     result = Project.open(project.file.path, overrides=[settings]).run(until=["pretrain"])
     (failed,) = [node for node in result.nodes if node.state == "failed"]
     assert message in failed.message
+
+
+def test_the_log_says_of_how_many_frames_an_update_and_a_validation_are(project):
+    """One recording comes through fewer states than the two of train: what is not learned is not looked for."""
+    notes = []
+
+    class Reporter(SilentReporter):
+        def note(self, text):
+            notes.append(text)
+
+    class Observer(SilentObserver):
+        def started(self, plan):
+            return Reporter()
+
+    turned = ["pretrain.train_splits=[val]", "pretrain.val_splits=[train]"]
+    other = Project.open(project.file.path, overrides=turned)
+    assert ran(other.run(until=["pretrain"], observer=Observer())) == ["pretrain"]
+    assert notes[0].startswith("12 frames of 6 states")  # three of each that there is: of four
+    num_val = int(notes[0].split("synthetic ones; ")[1].split()[0])
+    left_out = int(notes[1].split()[0])
+    assert "more frames to validate on are left out: no real frame to learn from is of their state" in notes[1]
+    assert (num_val, left_out) == (42, 6)
+    assert "learning rate 0.001; 20 images an update" in notes
 
 
 @pytest.mark.parametrize("objective", ["simclr", "batch_all", "batch_hard", "ce"])

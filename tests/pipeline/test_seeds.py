@@ -15,7 +15,9 @@ from reelwright.pipeline.config.pipeline_file import PipelineFile, load_pipeline
 from reelwright.pipeline.inspect.trained_model import _written
 from reelwright.pipeline.plan.graph import build_graph
 from reelwright.pipeline.project import Project, SilentObserver
+from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef, SilentReporter, Work
+from reelwright.stages.summary.config import SummaryConfig
 from reelwright.stages.summary.work import is_share, metric_text
 from reelwright.stages.summary.work import run as summarize
 from reelwright.storage.errors import ConfigError, InputError, StageError
@@ -237,6 +239,12 @@ def test_a_summary_by_hand(tmp_path: Path) -> None:
     )
     with pytest.raises(StageError, match="have no measure in common"):
         summarize(summary_work(store, inputs[0], write_scores(store, tau=1.0)), SilentReporter())
+
+
+def test_a_summary_of_one_node_twice_is_refused() -> None:
+    """It would be of one run, with no deviation."""
+    with pytest.raises(ConfigError, match="scores names 'one' more than once"):
+        parse_config(SummaryConfig, {"scores": ["one", "two", "one"]}, where="scores")
 
 
 def test_each_seed_is_a_run_of_its_own(copied: Path) -> None:

@@ -20,18 +20,24 @@ _LISTED = 5
 
 
 @contextlib.contextmanager
-def room_for(device: torch.device, batches: Sequence[Batch]) -> Iterator[None]:
-    """Raises StageError where the memory of ``device`` does not suffice for ``batches`` in the block."""
+def room_for(device: torch.device, batches: Sequence[Batch] = ()) -> Iterator[None]:
+    """Raises StageError where the memory of ``device`` does not suffice for ``batches`` in the block; none: for val."""
     try:
         yield
     except RuntimeError as error:
         problem = out_of_memory(error)
         if not problem:
             raise
+        what, advice = "evaluate on val", ", or take precision: bf16"
+        if batches:
+            what = f"learn from {sum(map(len, batches))} items in {len(batches)} batch(es)"
+            advice = (
+                ", with optimizer.accumulate for as many items each time, or take gradient_checkpointing: true, or "
+                "precision: bf16"
+            )
         raise StageError(
-            f"memory of {device} does not suffice to learn from {sum(map(len, batches))} items in {len(batches)} "
-            f"batch(es) ({problem}); the last checkpoint is intact. Lower batch_size, with optimizer.accumulate for as "
-            "many items each time, or take gradient_checkpointing: true, or precision: bf16."
+            f"memory of {device} does not suffice to {what} ({problem}); the last checkpoint is intact. Lower "
+            f"batch_size{advice}."
         ) from error
 
 

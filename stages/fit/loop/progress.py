@@ -69,6 +69,24 @@ class Progress:
         self.part_sums = {}
         self.loss_sum, self.weight_sum, self.norm_sum = 0.0, 0.0, 0.0
 
+    def record(self, epoch: int, *, lr: float, accumulate: int) -> dict[str, Any]:
+        """The line of metrics of the epoch that just ended, but for its speed."""
+        return {
+            "epoch": epoch,
+            "update": self.update,
+            "lr": lr,
+            "train_loss": self.loss_sum / max(self.weight_sum, 1e-12),
+            **{f"train_{name}": value / max(self.weight_sum, 1e-12) for name, value in self.part_sums.items()},
+            "gradient_norm": self.norm_sum / -(-self.batch // accumulate),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def final(self, metric: str) -> dict[str, float]:
+        """How it ended, for loggers: the last loss, and of what was evaluated the best value, and when that was."""
+        loss = {"train_loss": self.records[-1]["train_loss"]} if self.records else {}
+        best = {} if self.best is None else {f"best_val_{metric}": self.best}
+        return {"epochs": self.epoch, **loss, **best, "best_epoch": self.best_epoch}
+
 
 @dataclass
 class Speed:

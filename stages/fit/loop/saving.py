@@ -160,8 +160,13 @@ def take_stream(streams: Sequence[Stream], device: torch.device, world: World, *
     if len(streams) != world.size:
         torch.manual_seed(seed + _DISTANCE * (world.rank + world.size))
         return False
-    on_cpu, on_gpu = streams[world.rank]
+    set_stream(streams[world.rank], device)
+    return True
+
+
+def set_stream(stream: Stream, device: torch.device) -> None:
+    """Go on where `own_stream` was."""
+    on_cpu, on_gpu = stream
     torch.set_rng_state(on_cpu)
     if on_gpu is not None and device.type == "cuda":
         torch.cuda.set_rng_state(on_gpu, device)
-    return True

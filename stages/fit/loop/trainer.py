@@ -15,12 +15,13 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from reelwright.models.blocks.ema import ModelEma
-from reelwright.models.contracts import Forward, VideoModel
+from reelwright.models.contracts import Forward, Inputs, VideoModel
 from reelwright.stages.base.devices import rounded_to_tf32
 from reelwright.stages.base.work import Reporter
 from reelwright.stages.fit.loop.batches import Batch, Batches, Prepare
@@ -28,10 +29,10 @@ from reelwright.stages.fit.loop.checkpoints import load_weights
 from reelwright.stages.fit.loop.finite import room_for
 from reelwright.stages.fit.loop.loggers import Logger, notify, open_loggers
 from reelwright.stages.fit.loop.progress import Progress, Speed, TrainerSettings, line
-from reelwright.stages.fit.loop.saving import Saver, seeded
+from reelwright.stages.fit.loop.saving import Saver, own_stream, seeded, set_stream
 from reelwright.stages.fit.loop.updates import PRECISIONS, Rates, Step, Updater
 from reelwright.stages.fit.processes.stopping import StopRequests
-from reelwright.stages.fit.processes.world import ALONE, World
+from reelwright.stages.fit.processes.world import ALONE, GivenUp, World
 from reelwright.stages.objectives.contract import Objective
 from reelwright.storage.errors import Interrupted, StoreError
 from reelwright.storage.files import write_text
@@ -77,6 +78,7 @@ class Trainer:
         self.progress = Progress()
         self.speed = Speed()
         self._behind: Step | None = None  # the last update, of which it is not known yet what it was like
+        self._stop = StopRequests()  # of `fit`
 
     @property
     def forward(self) -> Forward:
@@ -87,8 +89,8 @@ class Trainer:
         """Train to the end, from the last checkpoint if there is one; the module ends with the best weights.
 
         Without ``evaluate`` the last weights are the best. Raises Interrupted after a signal or the time limit (a
-        checkpoint is written), StageError when loss or gradients are not finite, StoreError when a checkpoint cannot be
-        written.
+        checkpoint is written), StageError when loss or gradients are not finite or memory does not suffice, StoreError
+        when a checkpoint cannot be written.
         """
         started = time.monotonic()
         objective, accumulate = self.updater.objective, self.settings.accumulate
@@ -96,7 +98,7 @@ class Trainer:
         with (
             rounded_to_tf32(self.device, is_wanted=self.settings.precision == "tf32"),
             seeded(self.settings.seed, self.device, self.world),
-            StopRequests(limit_minutes=self.settings.max_minutes, since=started) as stop,
+            StopRequests(limit_minutes=self.settings.max_minutes, since=started) as self._stop,
         ):
             self.progress = self.saver.resume(self.reporter)
             if evaluate is not None and self.settings.evaluate_start and not self.progress.records:
@@ -105,18 +107,19 @@ class Trainer:
             self.reporter.total(self.settings.epochs * batches.num_items, unit, done)
             with self._loggers() as loggers:
                 while not self._is_finished():
-                    self._train_epoch(batches, stop, evaluate)
+                    self._train_epoch(batches, evaluate)
                     self._end_epoch(evaluate, loggers)
         self._write_profile()
         self.world.wait()
         load_weights(self.saver.best(self.progress), self.module)
         return self.progress
 
-    def _train_epoch(self, batches: Batches, stop: StopRequests, evaluate: Evaluate | None) -> None:
+    def _train_epoch(self, batches: Batches, evaluate: Evaluate | None) -> None:
         self._set_training(True)
-        progress, clock = self.progress, self.updater.clock
+        progress, clock, stop = self.progress, self.updater.clock, self._stop
         self.speed = Speed()
         started, before = time.perf_counter(), progress.seconds
+        started += self._evaluate_within(evaluate, batches)  # what was given up
         source = batches.epoch(progress.epoch, first=progress.batch)
         clock.start_update()
         while group := self._next(source):
@@ -137,21 +140,16 @@ class Trainer:
             clock.stop_update()
             check_held(self.folder.path)
             self.reporter.advance(num_items)
-            is_within = progress.batch < batches.num_batches
-            if evaluate is not None and is_within and self._is_due():
+            if self._is_due():
                 is_stopping |= self._settled()
-                paused = time.perf_counter()
-                epoch = round(progress.epoch + progress.num_items / batches.num_items, 4)
-                self._evaluate_between(evaluate, epoch=epoch, when=f"after update {progress.update}")
-                self._set_training(True)
-                started += time.perf_counter() - paused
+                started += self._evaluate_within(evaluate, batches)
             # several processes stop after the update that all of them knew of; one process knows at once
             if is_stopping or (self.world.size == 1 and stop.is_stopping):
                 self._settled()
-                self._interrupt(stop)
+                self._interrupt()
             clock.start_update()
         if self._settled():
-            self._interrupt(stop)
+            self._interrupt()
         progress.seconds = before + time.perf_counter() - started
         self.speed.seconds = time.perf_counter() - started
 
@@ -179,10 +177,10 @@ class Trainer:
         with self.updater.clock.part("data"):
             return list(itertools.islice(source, self.settings.accumulate))
 
-    def _interrupt(self, stop: StopRequests) -> None:
+    def _interrupt(self) -> NoReturn:
         self.saver.checkpoint(self.progress)
         self._write_profile()
-        why = "the time limit is reached" if stop.is_late else "asked to stop"
+        why = "the time limit is reached" if self._stop.is_late else "asked to stop"
         raise Interrupted(
             f"{why} after update {self.progress.update} (epoch {self.progress.epoch + 1}); "
             f"{self.folder.last} is written, run again to go on."
@@ -190,12 +188,14 @@ class Trainer:
 
     def _end_epoch(self, evaluate: Evaluate | None, loggers: list[Logger]) -> None:
         progress, settings = self.progress, self.settings
-        progress.epoch += 1
-        record = self._record()
+        epoch = progress.epoch + 1  # it counts once it is evaluated: given up, that is all that is left to do of it
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        record = progress.record(epoch, lr=lr, accumulate=settings.accumulate) | self.speed.values(self.device)
         if evaluate is None:
-            progress.best_epoch, progress.best_update = progress.epoch, progress.update
-        elif progress.epoch % settings.evaluate_every == 0 or progress.epoch == settings.epochs or self._is_due():
-            record |= self._evaluated(evaluate, epoch=progress.epoch)
+            progress.best_epoch, progress.best_update = epoch, progress.update
+        elif epoch % settings.evaluate_every == 0 or epoch == settings.epochs or self._is_due():
+            record |= self._evaluated(evaluate, epoch=epoch)
+        progress.epoch = epoch
         progress.records.append(record)
         if self.world.is_main:
             self._write_record(record, loggers)
@@ -213,12 +213,41 @@ class Trainer:
         return every is not None and self.progress.update % every == 0
 
     def _evaluated(self, evaluate: Evaluate, *, epoch: float) -> dict[str, float]:
-        """Metrics on val of the weights, or of their mean; they are kept where they are the best."""
+        """Metrics on val of the weights, or of their mean; they are kept where they are the best.
+
+        Raises Interrupted where a signal comes meanwhile: evaluating is given up, and done when the run goes on.
+        """
         self._set_training(False)
-        with contextlib.nullcontext() if self.mean is None else self.mean.in_place_of(self.module):
-            found = evaluate(self.forward)
+        stream, found = own_stream(self.device), None
+        as_mean = contextlib.nullcontext() if self.mean is None else self.mean.in_place_of(self.module)
+        with contextlib.suppress(GivenUp), as_mean, room_for(self.device):
+            found = self.world.gather(evaluate(self._forward_until_asked()))[0]  # a last bit must not part processes
             self.saver.keep_best(self.progress, found[self.settings.metric], epoch=epoch)
+        if found is None:
+            set_stream(stream, self.device)
+            self._interrupt()
         return {f"val_{name}": value for name, value in found.items()}
+
+    def _forward_until_asked(self) -> Forward:
+        """`forward`, which gives up once a signal asks to stop; not where each batch is an exchange with the others."""
+
+        def forward(inputs: Inputs) -> dict[str, Tensor]:
+            if self._stop.is_asked:
+                self.world.give_up()
+            return self.forward(inputs)
+
+        return self.forward if self.world.size > 1 and self.updater.objective.gathers else forward
+
+    def _evaluate_within(self, evaluate: Evaluate | None, batches: Batches) -> float:
+        """Evaluate between two updates of an epoch, where that is due and was not done; returns the seconds it took."""
+        progress, started = self.progress, time.perf_counter()
+        is_within, last = 0 < progress.batch < batches.num_batches, progress.records[-1:]
+        if evaluate is None or not is_within or not self._is_due() or (last and last[0]["update"] == progress.update):
+            return 0.0
+        epoch = round(progress.epoch + progress.num_items / batches.num_items, 4)
+        self._evaluate_between(evaluate, epoch=epoch, when=f"after update {progress.update}")
+        self._set_training(True)
+        return time.perf_counter() - started
 
     def _evaluate_between(self, evaluate: Evaluate, *, epoch: float, when: str) -> None:
         """Evaluate apart from the ends of epochs, as at the start, with a line of metrics of its own."""
@@ -228,21 +257,6 @@ class Trainer:
         if self.world.is_main:
             self.folder.add_metrics(record)
         self.reporter.note(f"{when}: val {metric} {record[f'val_{metric}']:.4f}")
-
-    def _record(self) -> dict[str, Any]:
-        """The line of metrics of the epoch that just ended."""
-        progress = self.progress
-        num_updates = -(-progress.batch // self.settings.accumulate)
-        return {
-            "epoch": progress.epoch,
-            "update": progress.update,
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
-            "train_loss": progress.loss_sum / max(progress.weight_sum, 1e-12),
-            **{f"train_{name}": v / max(progress.weight_sum, 1e-12) for name, v in progress.part_sums.items()},
-            "gradient_norm": progress.norm_sum / num_updates,
-            "seconds": round(progress.seconds, 3),
-            **self.speed.values(self.device),
-        }
 
     def _write_record(self, record: dict[str, Any], loggers: list[Logger]) -> None:
         try:
@@ -257,31 +271,27 @@ class Trainer:
         self.reporter.note(line(record, epochs=self.settings.epochs, metric=self.settings.metric))
 
     def _is_finished(self) -> bool:
-        patience = self.settings.patience
-        is_stale = patience is not None and self.progress.num_stale >= patience
-        return self.progress.epoch >= self.settings.epochs or is_stale
+        """Whether nothing is left to train. Patience ends epochs only: one that is gone on with is trained to its end.
+
+        Else an interrupted training would end where one that was not goes on, perhaps to better weights.
+        """
+        progress, patience = self.progress, self.settings.patience
+        is_stale = patience is not None and progress.num_stale >= patience and progress.batch == 0
+        return progress.epoch >= self.settings.epochs or is_stale
 
     @contextlib.contextmanager
     def _loggers(self) -> Iterator[list[Logger]]:
         """The main process's loggers; none of the others'."""
         loggers: list[Logger] = []
         if self.world.is_main:
-            settings = self.settings
-            first = self.progress.epoch + 1
+            settings, first = self.settings, self.progress.epoch + 1
             how: dict[str, Any] = {"about": settings.about, "note": self.reporter.note}
             loggers = open_loggers(self.folder, settings.log_to, first_epoch=first, **how)
         try:
             yield loggers
         finally:
-            final = self._final() if self._is_finished() else {}
+            final = self.progress.final(self.settings.metric) if self._is_finished() else {}
             notify(loggers, "the end", lambda logger: logger.close(final), note=self.reporter.note)
-
-    def _final(self) -> dict[str, float]:
-        """How it ended, for loggers: the last loss, and of what was evaluated the best value, and when that was."""
-        progress = self.progress
-        loss = {"train_loss": progress.records[-1]["train_loss"]} if progress.records else {}
-        best = {} if progress.best is None else {f"best_val_{self.settings.metric}": progress.best}
-        return {"epochs": progress.epoch, **loss, **best, "best_epoch": progress.best_epoch}
 
     def _write_profile(self) -> None:
         if self.settings.profile and self.world.is_main and self.updater.clock.num_updates:

@@ -125,6 +125,17 @@ class ScheduleSettings(Settings):
     def _consistent(self) -> Self:
         if self.per == "epoch" and (self.warmup_updates is not None or self.period_updates is not None):
             raise ValueError("warmup_updates and period_updates count updates, but per is epoch; give them in epochs")
+        spans = {
+            "warmup_epochs": self.warmup_epochs,
+            "decay_epochs": self.decay_epochs,
+            "period_epochs": self.period_epochs,
+        }
+        broken = [name for name, value in spans.items() if value is not None and value % 1]
+        broken += ["milestones_epochs"] if any(value % 1 for value in self.milestones_epochs) else []
+        if self.per == "epoch" and broken:
+            raise ValueError(
+                f"{broken[0]} has parts of an epoch, but per is epoch; give whole ones, or set per: update"
+            )
         if (self.name == "multi_step") != bool(self.milestones_epochs):
             raise ValueError("milestones_epochs and name: multi_step belong together; give both or none")
         return self

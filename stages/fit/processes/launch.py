@@ -67,7 +67,7 @@ def launch(work: Work, reporter: Reporter, *, num_processes: int) -> dict[str, A
         file.write_text(json.dumps(work_to_plain(work)), encoding="utf-8")
         with _started(file, num_processes, port=store.port) as processes:
             _watch(processes, reporter, stop, store=Store.at(work.store))
-        return _outcome(processes)
+        return _outcome(processes, is_asked=stop.is_asked)
 
 
 @contextlib.contextmanager
@@ -162,13 +162,18 @@ def _take(process: _Process, event: dict[str, Any], reporter: Reporter) -> None:
         process.ended = event
 
 
-def _outcome(processes: list[_Process]) -> dict[str, Any]:
-    """What the first process returned. Raises what is wrong: what was meant for people first, then deaths."""
+def _outcome(processes: list[_Process], *, is_asked: bool) -> dict[str, Any]:
+    """What the first process returned. Raises what is wrong: what was meant for people first, then deaths.
+
+    Of those that were asked to stop (``is_asked``), one that the signal ended did not train yet.
+    """
     message = [process.ended for process in processes if process.ended.get("event") == "error"]
     if message:
         kind = getattr(errors, message[0]["kind"], StageError)
         error: ReelwrightError = kind(message[0]["message"])
         raise error
+    if is_asked and any(process.popen.returncode == -signal.SIGTERM for process in processes):
+        raise Interrupted("asked to stop before training began; run again to go on")
     for process in processes:
         code = process.popen.returncode
         if code not in {0, INTERRUPTED} and not process.ended:

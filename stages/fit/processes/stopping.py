@@ -19,7 +19,7 @@ class StopRequests:
     """
 
     def __init__(self, *, limit_minutes: float | None = None, since: float | None = None) -> None:
-        self._is_asked = False
+        self.is_asked = False  # by a signal or `stop`, not by the time limit
         self._before: dict[int, Any] = {}
         started = time.monotonic() if since is None else since
         self._until = None if limit_minutes is None else started + 60 * limit_minutes
@@ -27,7 +27,7 @@ class StopRequests:
     @property
     def is_stopping(self) -> bool:
         """Whether to stop now."""
-        return self._is_asked or self.is_late
+        return self.is_asked or self.is_late
 
     @property
     def is_late(self) -> bool:
@@ -36,7 +36,7 @@ class StopRequests:
 
     def stop(self) -> None:
         """As a signal would."""
-        self._is_asked = True
+        self.is_asked = True
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -50,4 +50,4 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._is_asked = True
+        self.is_asked = True

@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ from reelwright.storage.errors import StageError
 T = TypeVar("T", bound=np.generic)
 
 TIMEOUT = dt.timedelta(hours=1)  # of one exchange, as while one reads the embeddings; deaths are noticed by the starter
+
+
+class GivenUp(Exception):  # noqa: N818 - nothing is wrong
+    """Some process gave up what all were doing together (`World.give_up`), and so all do."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,18 @@ class World:
         return values
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, in their order."""
-        if self.size == 1:
-            return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
+        """What each process has, in their order. Raises GivenUp where one has given up instead."""
+        found: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, value)
+        if any(isinstance(each, GivenUp) for each in found):
+            raise GivenUp
         return found
+
+    def give_up(self) -> NoReturn:
+        """Raise GivenUp here, and in the others when they next gather."""
+        self.gather(GivenUp())
+        raise AssertionError
 
     def wait(self) -> None:
         """Until all are here."""

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from reelwright.stages.base.work import InputRef
+from reelwright.stages.finetune.config import FinetuneConfig
 from reelwright.stages.finetune.work import run as finetune
 from reelwright.stages.predict.work import publish, run_items
+from reelwright.stages.train.config import TrainConfig
 from reelwright.stages.train.work import run as train
+from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.predictions import PredictionSet, scores_matrix
 from reelwright.storage.results.runs import RunFolder
 from reelwright.storage.tables.annotations import Annotation
@@ -38,6 +41,13 @@ def test_segments_and_heads_go_all_the_way(film):
     )
     work = film.tune_work(key="headed tune", epochs=2, mix={}, repeats=2, batch_size=4)
     work = replace(work, payload=payload, inputs={**work.inputs, "temporal": (start,)})
+    smoothed = {"label_smoothing": 0.1}  # the heads are those of the temporal run, with its own
+    with pytest.raises(ConfigError, match=r"loss.label_smoothing is 0.1, but heads keep .* of 'train' \(0.0, 0.0\)"):
+        finetune(replace(work, config={**work.config, "loss": smoothed}), Notes())
+    config = FinetuneConfig(**{**work.config, "loss": smoothed})
+    with pytest.raises(ConfigError, match=r"loss.label_smoothing is 0.1, but heads keep"):
+        config.check_inputs({"temporal": [TrainConfig(**SETTINGS)]})
+    config.check_inputs({"temporal": [TrainConfig(**{**SETTINGS, "loss": smoothed})]})
     found = finetune(work, Notes())
     records = RunFolder(film.store.run("headed tune")).metrics()
     assert [record["update"] for record in records] == [0, 2, 4]  # 4 videos, each twice, in batches of 4

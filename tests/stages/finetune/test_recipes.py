@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from reelwright.models.blocks.mixing import MixSettings, draw_mix, mix_clips, mix_targets
+from reelwright.models.blocks.mixing import MixDistribution, draw_mix, mix_clips, mix_targets
 from reelwright.models.losses.classification import soft_target_loss, soft_targets
 from reelwright.stages.augment.clips import augment
 from reelwright.stages.augment.config import AugmentSettings, ErasingSettings
@@ -46,7 +46,7 @@ def cast():
     x = (pixels(cut(drawn(frames(), "rand-m7-n4-mstd0.5-inc1", (128, 128, 128)), (0.08, 1.0))) - 0.45) / 0.225
     x = erase(flipped(x), ErasingSettings(), generators_at(SEED, "erase", epoch=EPOCH, places=ITEMS))
     mixing = generator_at(SEED, "mix", epoch=EPOCH, place=STEP)
-    mix = draw_mix(MixSettings(probability=0.9, switch_probability=0.0), 4, extent=(16, 16), generator=mixing)
+    mix = draw_mix(MixDistribution(probability=0.9, switch_probability=0.0), 4, extent=(16, 16), generator=mixing)
     x, share = mix_clips(x, mix)
     return x, mix_targets(soft_targets(torch.tensor([0, 2, 1, 1]), num_classes=3, smoothing=0.1), share)
 

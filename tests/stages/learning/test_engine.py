@@ -176,6 +176,14 @@ def test_a_profile_says_where_the_time_goes(pulse_toy):
     assert any("where a step's time goes" in note for note in pulse_toy.reporter.notes)
 
 
+def test_what_waits_for_a_validation_that_there_is_not_is_said_to_be_of_no_effect(pulse_toy):
+    run(_work(pulse_toy, val_splits=[]), pulse_toy.reporter)
+    assert not [note for note in pulse_toy.reporter.notes if "of no effect" in note]
+    run(_work(pulse_toy, key="waits", val_splits=[], early_stop={"patience": 1}), pulse_toy.reporter)
+    assert any(note.startswith("warning: early_stop of no effect: there is") for note in pulse_toy.reporter.notes)
+    assert len(_folder(pulse_toy, "waits").metrics()) == 2
+
+
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_loggers_that_are_not_installed_are_told_before_training(pulse_toy, name):
     if __import__("importlib").util.find_spec(name):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reelwright.models.blocks.mixing import Mix, MixSettings
+from reelwright.models.blocks.mixing import Mix, MixDistribution
 from reelwright.stages.datasets.tasks.labels import LabelSpace
 from reelwright.stages.datasets.tasks.task import build_task
 from reelwright.stages.fit.config import LearningSettings, LossSettings, MixingSettings
@@ -56,7 +56,7 @@ def _batch(task, *, size=4, length=6, epoch=0, first=0, unknown=False):
 
 
 def test_the_settings_are_those_of_the_models_layer():
-    assert MixSettings(**MixingSettings().model_dump()) == MixSettings()
+    assert MixDistribution(**MixingSettings().model_dump()) == MixDistribution()
     assert _mixing(mix=None) is None
 
 

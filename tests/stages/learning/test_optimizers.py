@@ -159,6 +159,13 @@ SCHEDULE_SLIPS = {
     "milestones": ({"name": "multi_step"}, "milestones_epochs and name: multi_step belong together"),
     "milestones of another": ({"milestones_epochs": [3]}, "belong together"),
     "updates per epoch": ({"per": "epoch", "warmup_updates": 3}, "give them in epochs"),
+    "half a warm-up": ({"per": "epoch", "warmup_epochs": 0.5}, "warmup_epochs has parts of an epoch, but per is epoch"),
+    "half a period": ({"per": "epoch", "name": "step", "period_epochs": 2.5}, "period_epochs has parts of an epoch"),
+    "half an end": ({"per": "epoch", "decay_epochs": 4.5}, "decay_epochs has parts of an epoch"),
+    "half a milestone": (
+        {"per": "epoch", "name": "multi_step", "milestones_epochs": [2.5]},
+        "milestones_epochs has parts of an epoch",
+    ),
 }
 
 

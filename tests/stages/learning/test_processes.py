@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,8 @@ def test_two_processes_evaluate_what_is_compared_as_one(together):
 def test_two_processes_go_on_with_the_very_numbers(together, name):
     message, whole, resumed = together[name]
     assert "asked to stop after update" in message
+    if "cut 6" in name:  # the end of an epoch: the one that was asked gives up its evaluation, and so the other does
+        assert "after update 6 (epoch 1)" in message
     assert resumed == whole
 
 
@@ -207,6 +210,20 @@ def test_a_signal_to_the_parent_reaches_all_and_the_run_goes_on(pulse_toy):
     run(pulse_toy.train_work(key="cut", **LONG), pulse_toy.reporter)
     assert any("goes on after update" in note for note in pulse_toy.reporter.notes)
     assert _lines(pulse_toy, "cut") == _lines(pulse_toy, "whole")
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_processes_train_is_no_failure(pulse_toy):
+    """They load torch at first, and end as the signal says; nothing was lost, the run is to be queued again."""
+
+    class Starts(_StopAfter):
+        def note(self, text):
+            if "2 processes share each batch" in text:
+                threading.Timer(1.0, os.kill, (os.getpid(), self.number)).start()
+
+    with pytest.raises(Interrupted, match="asked to stop before training began; run again to go on"):
+        run(pulse_toy.train_work(key="cut", **LONG), Starts(0, signal.SIGTERM))
+    assert not RunFolder(pulse_toy.store.run("cut")).is_complete
 
 
 @pytest.mark.slow

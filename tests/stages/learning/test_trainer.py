@@ -177,16 +177,16 @@ def test_killed_between_best_weights_and_checkpoint_the_two_stay_a_pair(tmp_path
     weights = {}
 
     def keep(_forward):
-        weights[whole.progress.epoch] = {name: value.clone() for name, value in whole.module.state_dict().items()}
+        weights[whole.progress.epoch + 1] = {name: value.clone() for name, value in whole.module.state_dict().items()}
         return {"top1": 0.0}
 
     whole.fit(Rows(), keep)
     first = _trainer(tmp_path / "cut", metric="top1", reporter=CrashAfterEpoch(crashed_in))
     values = {1: 0.5, 2: 0.6, 3: 0.4, 4: 0.3}
     with pytest.raises(KeyboardInterrupt):
-        first.fit(Rows(), lambda _: {"top1": {**values, crashed_in: 0.9}[first.progress.epoch]})
+        first.fit(Rows(), lambda _: {"top1": {**values, crashed_in: 0.9}[first.progress.epoch + 1]})
     again = _trainer(tmp_path / "cut", metric="top1")
-    progress = again.fit(Rows(), lambda _: {"top1": values[again.progress.epoch]})
+    progress = again.fit(Rows(), lambda _: {"top1": values[again.progress.epoch + 1]})
     assert (progress.best, progress.best_epoch, progress.best_update) == (0.6, 2, 12)
     assert all(torch.equal(value, weights[2][name]) for name, value in again.module.state_dict().items())
     assert [path.name for path in again.folder.path.glob("checkpoints/best*")] == ["best-12.safetensors"]
@@ -362,6 +362,18 @@ def test_memory_that_does_not_suffice_is_told_with_what_to_do(tmp_path, error):
     module = Full(nn.Linear(DIM, 2))
     with pytest.raises(StageError, match=r"memory of cpu does not suffice to learn from 8 items in 2 batch.*CU"):
         _trainer(tmp_path, module=module, accumulate=2).fit(Rows())
+
+
+def test_memory_that_does_not_suffice_on_val_is_told_with_what_to_do(tmp_path):
+    class Full(Net):
+        def forward(self, batch):
+            if not self.training:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(batch)
+
+    trainer = _trainer(tmp_path, module=Full(nn.Linear(DIM, 2)), evaluate_updates=4)
+    with pytest.raises(StageError, match=r"memory of cpu does not suffice to evaluate on val \(CUDA out.*batch_size"):
+        _fit(trainer)
 
 
 def test_gradients_that_are_not_finite_are_named(tmp_path):
@@ -554,6 +566,60 @@ def test_interrupted_around_an_evaluation_within_an_epoch(tmp_path, update):
     resumed = _fit(_trainer(tmp_path / "cut", **how))
     assert _numbers(resumed.folder) == _numbers(whole.folder)
     assert _same_weights(whole.module, resumed.module)
+
+
+@pytest.mark.parametrize("update", [8, 9, 10, 11])
+def test_patience_that_ran_out_within_an_epoch_ends_it_no_sooner_when_interrupted(tmp_path, update):
+    """Evaluations after updates 2, 4, 6, ...: those after 6 and 8 are no better, that after 10 or of the end is."""
+    values = {2: 0.4, 4: 0.5, 6: 0.5, 8: 0.5, 10: 0.9, 12: 0.3, 14: 0.3, 16: 0.3, 18: 0.3}
+
+    def fit(name, **how):
+        trainer = _trainer(tmp_path / name, metric="top1", patience=2, evaluate_updates=2, **how)
+        trainer.fit(Rows(), lambda _: {"top1": values[trainer.progress.update]})
+        return trainer
+
+    whole = fit("whole")
+    assert (whole.progress.best_update, whole.progress.update) == (10, 18)
+    with pytest.raises(Interrupted):
+        fit("cut", reporter=SignalAt(update))
+    resumed = fit("cut")
+    assert _numbers(resumed.folder) == _numbers(whole.folder)
+    assert _same_weights(whole.module, resumed.module)
+
+
+class _SignalWithin:
+    """Measures in three forward passes; before the last of the ``place``-th evaluation a signal comes."""
+
+    def __init__(self, data, place=0):
+        self.data, self.left, self.passes = data, place, 0
+
+    def __call__(self, forward):
+        self.left -= 1
+        with torch.inference_mode():
+            for number in range(3):
+                if number == 2 and self.left == 0:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                logits = forward({"rows": self.data.x})["logits"] + torch.rand(())  # it draws, too
+                self.passes += 1
+        return {"loss": float(nn.functional.cross_entropy(logits, self.data.y))}
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("updates", [None, 4], ids=["", "within epochs"])
+def test_a_signal_gives_up_an_evaluation_which_is_done_when_training_goes_on(tmp_path, place, updates):
+    """Before the first update (1), within an epoch, at its end: none is waited for, the next numbers are equal."""
+    data, how = Rows(), {"epochs": 5, "ema_decay": 0.9, "evaluate_updates": updates, "evaluate_start": True}
+    whole, calm = _trainer(tmp_path / "whole", **how), _SignalWithin(data)
+    whole.fit(data, calm)
+    first, cut = _trainer(tmp_path / "cut", **how), _SignalWithin(data, place)
+    with pytest.raises(Interrupted, match="asked to stop after update"):
+        first.fit(data, cut)
+    assert cut.passes == 3 * place - 1
+    second, rest = _trainer(tmp_path / "cut", **how), _SignalWithin(data)
+    second.fit(data, rest)
+    assert cut.passes + rest.passes == calm.passes + 2
+    assert _numbers(second.folder) == _numbers(whole.folder)
+    assert _same_weights(whole.module, second.module)
 
 
 class _Curriculum(Classification):

@@ -371,6 +371,12 @@ def test_clips_that_an_encoder_does_not_take_are_refused_before_training(world):
         trained(world, encoder="torchvision/s3d", model_args={}, clips={"length": 1, "batch_size": 2})
 
 
+def test_a_metric_that_so_few_classes_do_not_have_is_refused_before_training(world):
+    with pytest.raises(ConfigError, match=r"metric: 'top5' is not known.*Known: .*top1.*mean_class_accuracy"):
+        trained(world, key="top5", objective="ce", metric="top5")
+    assert not RunFolder(world.store.run("top5")).path.exists()
+
+
 def test_labels_are_needed_where_they_are_learned(world):
     with pytest.raises(InputError, match="the videos have no labels"):
         trained(world, key="none", objective="ce", labelled=False)
