@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -85,11 +86,12 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], *, replace_heads:
     )
 
 
-def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
-    """Position embeddings interpolated to `shape`: along time for (N, D), on a square grid for (1, N, D).
+def resize_positions(values: Tensor, shape: torch.Size, *, grid: tuple[int, int] | None = None) -> Tensor:
+    """Position embeddings interpolated to `shape`: along time for (N, D), from a square grid to `grid` for (1, N, D).
 
     Bicubic without aligned corners on grids, as BEiT and VideoMAE do; leading class positions, which make the number no
-    square, are kept. Raises ValueError when the features differ or the positions are no grid.
+    square, are kept. Without `grid` (H, W) the new one is square too. Raises ValueError when the features differ or the
+    positions are no grid.
     """
     if values.shape[-1] != shape[-1] or values.ndim != len(shape):
         message = f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: the features differ."
@@ -99,13 +101,17 @@ def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
         return moved[0].T.to(values.dtype)
     extra, old_side = grid_of(values.shape[1])
     new_extra, new_side = grid_of(shape[1])
-    if extra != new_extra:
+    if grid is None:
+        grid = (new_side, new_side)
+    else:
+        new_extra = shape[1] - grid[0] * grid[1]
+    if extra < 0 or extra != new_extra:
         raise ValueError(
             f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: they are no square grids "
             "with equally many class positions."
         )
-    grid = resize_grid(values[:, extra:], (old_side, old_side), (new_side, new_side))
-    return torch.cat([values[:, :extra], grid], dim=1)
+    moved = resize_grid(values[:, extra:], (old_side, old_side), grid)
+    return torch.cat([values[:, :extra], moved], dim=1)
 
 
 def _without_wrapper(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -139,10 +145,14 @@ def _is_other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name:
 
 def _resizing(module: nn.Module, name: str) -> Callable[[Tensor, torch.Size], Tensor] | None:
     """What resizes the positions that a parameter holds; None where it holds none."""
-    own: Any = getattr(module.get_submodule(name.rpartition(".")[0]), "resized_positions", None)
-    if own is not None and name.endswith("_pos"):
+    owner: Any = module.get_submodule(name.rpartition(".")[0])
+    own: Any = getattr(owner, "resized_positions", None)
+    if own is not None and name.endswith(("_pos", "pos_embed")):
         return cast("Callable[[Tensor, torch.Size], Tensor]", own)
-    return resize_positions if any(fnmatchcase(name, pattern) for pattern in POSITIONS) else None
+    if not any(fnmatchcase(name, pattern) for pattern in POSITIONS):
+        return None
+    grid = getattr(getattr(owner, "patch_embed", None), "grid_size", None)  # of timm's transformers
+    return partial(resize_positions, grid=grid) if name.endswith("pos_embed") else resize_positions
 
 
 def grid_of(count: int) -> tuple[int, int]:
