@@ -70,6 +70,15 @@ class ConvolutionalTime(nn.Module):
 class AttentionBranch(nn.Module):
     """Maps -> logits of its own, attention in space and in time."""
 
+    class_layers = (
+        "evidence",
+        "evidence_norm",
+        "time_conv",
+        "space_conv",
+        "classes",
+        "head",
+    )  # see blocks/init_from.py
+
     def __init__(
         self,
         trunk: nn.Sequential,

@@ -6,7 +6,7 @@ Shape letters: N positions, D features, H rows, W columns of a grid of positions
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -21,7 +21,9 @@ from reelwright.models.encoders.positions import resize_grid
 _LISTED = 4
 
 POSITIONS = ("*pos_embed*", "*positions_TW", "*positional_embedding*", "*_time_pos", "*_space_pos")
-# A module whose tables lie otherwise has a method `resized_positions(values, shape)`, which resizes them.
+# A module whose tables lie otherwise has a method `resized_positions(values, shape)`, which resizes them. One whose
+# classes are not the outputs of a linear layer alone has `class_layers`, names of the layers that are anew with other
+# classes, first the one whose outputs the classes are.
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,23 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], *, replace_heads:
     """Copy what of `state` fits into `module` by name, and say what became of the rest.
 
     Position embeddings of another length are interpolated. A head of another shape, and with `replace_heads` every head
-    (the last linear layer), keeps its initial values; with `keep_heads` it has to fit. `module.` in front of all names
-    (torch's data parallel) is ignored. Raises ValueError, and leaves `module` as it was, when nothing fits or any
-    other shape differs.
+    (the last linear layer, and `class_layers`), keeps its initial values; with `keep_heads` it has to fit. `module.` in
+    front of all names (torch's data parallel) is ignored. Raises ValueError, and leaves `module` as it was, when
+    nothing fits or any other shape differs.
     """
     state = _without_wrapper(state)
     own = module.state_dict()
     shared = [name for name in own if name in state]
-    heads = _head_names(module)
-    replaced = [name for name in shared if name in heads and (replace_heads or _is_other_head(own, state, name, heads))]
+    of_classes = _class_layers(module, own)
+    heads = _head_names(module) | of_classes.keys()
+
+    def is_other(name: str) -> bool:
+        first = of_classes.get(name)
+        if first is None:
+            return _is_other_head(own, state, name, heads)
+        return first in state and own[first].shape[:1] != state[first].shape[:1]
+
+    replaced = [name for name in shared if name in heads and (replace_heads or is_other(name))]
     resizing = {
         name: _resizing(module, name)
         for name in shared
@@ -131,6 +141,15 @@ def _head_names(module: nn.Module) -> set[str]:
         name for name, _ in linear if any(fnmatchcase(f"{name}.", pattern) for pattern in ("*head*.", "*classifier."))
     }
     return {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+
+
+def _class_layers(module: nn.Module, own: Iterable[str]) -> dict[str, str]:
+    """Name of each entry of the layers that modules declare -> the weight whose outputs are the classes."""
+    found: dict[str, str] = {}
+    for prefix, part in module.named_modules():
+        layers = [f"{prefix}.{layer}" if prefix else layer for layer in getattr(part, "class_layers", ())]
+        found |= {name: f"{layers[0]}.weight" for name in own for layer in layers if name.startswith(f"{layer}.")}
+    return found
 
 
 def _is_other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str, heads: set[str]) -> bool:
