@@ -94,7 +94,7 @@ def entries_by_video(
 def number_in(text: str, column: str) -> float:
     """A cell as a number, which is neither negative nor infinite. Raises ValueError."""
     try:
-        value = float(text)
+        value = float(text.replace("_", "?"))  # Python takes 1_5 for 15
     except ValueError:
         raise ValueError(f"{column} {text!r} is not a number") from None
     if not 0 <= value < float("inf"):
@@ -228,9 +228,10 @@ def _ragged(cells: Sequence[str], width: int) -> str:
 def _read_parquet(path: Path) -> Columns:
     from reelwright.storage.tables.arrow_tables import parquet_columns
 
-    names, columns = parquet_columns(path, read_bytes(path))
+    written, columns = parquet_columns(path, read_bytes(path))
+    names = [name.strip() for name in written]
     _check_names(names, path)
-    return Columns(range(len(columns[0]) if columns else 0), dict(zip(names, columns, strict=True)))
+    return _named_columns(range(len(columns[0]) if columns else 0), names, columns)
 
 
 def read_text(path: Path) -> str:
