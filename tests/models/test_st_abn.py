@@ -133,6 +133,11 @@ def test_shapes(depth):
 def test_windows_of_another_length_are_refused_where_time_is_dense():
     with pytest.raises(ValueError, match="the window has 5 rows, but attention in time was learned for exactly 4"):
         StAbn(length=4, num_outputs=2, options=StAbnOptions(depth=18)).eval()(clip(1, 5, 3, 32, 32))
+    sizes = {"input_dim": 5, "num_outputs": 2, "length": 4, "per_row": False, "width": 8, "layers": 1}
+    with pytest.raises(ValueError, match="the window has 5 rows, but attention in time was learned for exactly 4"):
+        build_temporal("attention_branch", branch="ungated", **sizes).eval()(
+            {"rows": torch.zeros(1, 5, 5), "mask": torch.ones(1, 5, dtype=torch.bool)}
+        )
     free = StAbn(length=4, num_outputs=2, options=StAbnOptions(depth=18, time="convolutional")).eval()
     with torch.no_grad():
         assert free(clip(1, 5, 3, 32, 32))["attention.time"].shape == (1, 5)
