@@ -40,12 +40,7 @@ class DenseTime(nn.Module):
         self.hidden, self.out = nn.Linear(length, length), nn.Linear(length, length)
 
     def forward(self, x_BTHW: Tensor, mask_BT: Tensor) -> Tensor:
-        """(B,T) before the sigmoid; padded frames count as 0. Raises ValueError for other numbers of frames."""
-        if x_BTHW.shape[1] != self.mix.in_channels:
-            raise ValueError(
-                f"the window has {x_BTHW.shape[1]} rows, but attention in time was learned for exactly "
-                f"{self.mix.in_channels}; use windows of that length, or time: convolutional."
-            )
+        """(B,T) before the sigmoid; padded frames count as 0."""
         pooled_BT = self.mix(x_BTHW * mask_BT[:, :, None, None]).relu().mean(dim=(2, 3))
         found: Tensor = self.out(self.hidden(pooled_BT).relu())
         return found
@@ -69,6 +64,15 @@ class ConvolutionalTime(nn.Module):
 
 class AttentionBranch(nn.Module):
     """Maps -> logits of its own, attention in space and in time."""
+
+    class_layers = (
+        "evidence",
+        "evidence_norm",
+        "time_conv",
+        "space_conv",
+        "classes",
+        "head",
+    )  # see blocks/init_from.py
 
     def __init__(
         self,
@@ -106,9 +110,15 @@ class AttentionBranch(nn.Module):
         self.is_positive = space == "positive"
         self.per_row, self.is_dense = per_row, time == "dense" and not per_row
         self.head = nn.Linear(num_outputs * (length if self.is_dense else 1), num_outputs)
+        self.length = length if self.is_dense or (attends and time == "dense") else None  # None: any
 
     def forward(self, x_BCTHW: Tensor, mask_BT: Tensor) -> Attention:
-        """`mask_BT` (bool): padded frames are no evidence."""
+        """`mask_BT` (bool): padded frames are no evidence. Raises ValueError for frames of another number."""
+        if self.length is not None and mask_BT.shape[1] != self.length:
+            raise ValueError(
+                f"the window has {mask_BT.shape[1]} rows, but attention in time was learned for exactly {self.length}; "
+                "use windows of that length, or time: convolutional."
+            )
         features = through_blocks(self.trunk, x_BCTHW, mask_BT)
         evidence = self.evidence_norm(self.evidence(self.norm(features))).relu()
         evidence_BKTHW = evidence * mask_BT[:, None, :, None, None]

@@ -6,9 +6,10 @@ Shape letters: N positions, D features, H rows, W columns of a grid of positions
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,9 @@ from reelwright.models.encoders.positions import resize_grid
 _LISTED = 4
 
 POSITIONS = ("*pos_embed*", "*positions_TW", "*positional_embedding*", "*_time_pos", "*_space_pos")
-# A module whose tables lie otherwise has a method `resized_positions(values, shape)`, which resizes them.
+# A module whose tables lie otherwise has a method `resized_positions(values, shape)`, which resizes them. One whose
+# classes are not the outputs of a linear layer alone has `class_layers`, names of the layers that are anew with other
+# classes, first the one whose outputs the classes are.
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,23 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], *, replace_heads:
     """Copy what of `state` fits into `module` by name, and say what became of the rest.
 
     Position embeddings of another length are interpolated. A head of another shape, and with `replace_heads` every head
-    (the last linear layer), keeps its initial values; with `keep_heads` it has to fit. `module.` in front of all names
-    (torch's data parallel) is ignored. Raises ValueError, and leaves `module` as it was, when nothing fits or any
-    other shape differs.
+    (the last linear layer, and `class_layers`), keeps its initial values; with `keep_heads` it has to fit. `module.` in
+    front of all names (torch's data parallel) is ignored. Raises ValueError, and leaves `module` as it was, when
+    nothing fits or any other shape differs.
     """
     state = _without_wrapper(state)
     own = module.state_dict()
     shared = [name for name in own if name in state]
-    heads = _head_names(module)
-    replaced = [name for name in shared if name in heads and (replace_heads or _is_other_head(own, state, name, heads))]
+    of_classes = _class_layers(module, own)
+    heads = _head_names(module) | of_classes.keys()
+
+    def is_other(name: str) -> bool:
+        first = of_classes.get(name)
+        if first is None:
+            return _is_other_head(own, state, name, heads)
+        return first in state and own[first].shape[:1] != state[first].shape[:1]
+
+    replaced = [name for name in shared if name in heads and (replace_heads or is_other(name))]
     resizing = {
         name: _resizing(module, name)
         for name in shared
@@ -85,11 +96,12 @@ def start_from(module: nn.Module, state: Mapping[str, Tensor], *, replace_heads:
     )
 
 
-def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
-    """Position embeddings interpolated to `shape`: along time for (N, D), on a square grid for (1, N, D).
+def resize_positions(values: Tensor, shape: torch.Size, *, grid: tuple[int, int] | None = None) -> Tensor:
+    """Position embeddings interpolated to `shape`: along time for (N, D), from a square grid to `grid` for (1, N, D).
 
     Bicubic without aligned corners on grids, as BEiT and VideoMAE do; leading class positions, which make the number no
-    square, are kept. Raises ValueError when the features differ or the positions are no grid.
+    square, are kept. Without `grid` (H, W) the new one is square too. Raises ValueError when the features differ or the
+    positions are no grid.
     """
     if values.shape[-1] != shape[-1] or values.ndim != len(shape):
         message = f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: the features differ."
@@ -99,13 +111,17 @@ def resize_positions(values: Tensor, shape: torch.Size) -> Tensor:
         return moved[0].T.to(values.dtype)
     extra, old_side = grid_of(values.shape[1])
     new_extra, new_side = grid_of(shape[1])
-    if extra != new_extra:
+    if grid is None:
+        grid = (new_side, new_side)
+    else:
+        new_extra = shape[1] - grid[0] * grid[1]
+    if extra < 0 or extra != new_extra:
         raise ValueError(
             f"positions of shape {tuple(values.shape)} cannot be resized to {tuple(shape)}: they are no square grids "
             "with equally many class positions."
         )
-    grid = resize_grid(values[:, extra:], (old_side, old_side), (new_side, new_side))
-    return torch.cat([values[:, :extra], grid], dim=1)
+    moved = resize_grid(values[:, extra:], (old_side, old_side), grid)
+    return torch.cat([values[:, :extra], moved], dim=1)
 
 
 def _without_wrapper(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -127,6 +143,15 @@ def _head_names(module: nn.Module) -> set[str]:
     return {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
 
 
+def _class_layers(module: nn.Module, own: Iterable[str]) -> dict[str, str]:
+    """Name of each entry of the layers that modules declare -> the weight whose outputs are the classes."""
+    found: dict[str, str] = {}
+    for prefix, part in module.named_modules():
+        layers = [f"{prefix}.{layer}" if prefix else layer for layer in getattr(part, "class_layers", ())]
+        found |= {name: f"{layers[0]}.weight" for name in own for layer in layers if name.startswith(f"{layer}.")}
+    return found
+
+
 def _is_other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str, heads: set[str]) -> bool:
     """Whether the layer of ``name`` has another number of outputs: then weight and bias go together."""
     layer = name.rpartition(".")[0]
@@ -139,10 +164,14 @@ def _is_other_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name:
 
 def _resizing(module: nn.Module, name: str) -> Callable[[Tensor, torch.Size], Tensor] | None:
     """What resizes the positions that a parameter holds; None where it holds none."""
-    own: Any = getattr(module.get_submodule(name.rpartition(".")[0]), "resized_positions", None)
-    if own is not None and name.endswith("_pos"):
+    owner: Any = module.get_submodule(name.rpartition(".")[0])
+    own: Any = getattr(owner, "resized_positions", None)
+    if own is not None and name.endswith(("_pos", "pos_embed")):
         return cast("Callable[[Tensor, torch.Size], Tensor]", own)
-    return resize_positions if any(fnmatchcase(name, pattern) for pattern in POSITIONS) else None
+    if not any(fnmatchcase(name, pattern) for pattern in POSITIONS):
+        return None
+    grid = getattr(getattr(owner, "patch_embed", None), "grid_size", None)  # of timm's transformers
+    return partial(resize_positions, grid=grid) if name.endswith("pos_embed") else resize_positions
 
 
 def grid_of(count: int) -> tuple[int, int]:

@@ -6,6 +6,8 @@ Shape letters: B batch, C channels, T time, H height, W width, N positions (toke
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -152,6 +154,20 @@ class VideoMae(nn.Module):
         """Names of positions."""
         return {"pos_embed"}
 
+    def resized_positions(self, values_1ND: Tensor, shape: torch.Size) -> Tensor:
+        """Learned positions of square grids of another size, frame by frame (bicubic).
+
+        Raises ValueError for what are no square grids in as many frames as here.
+        """
+        frames, height, width = self.options.grid
+        side = math.isqrt(values_1ND.shape[1] // frames)
+        if values_1ND.shape[-1] != shape[-1] or frames * side**2 != values_1ND.shape[1]:
+            raise ValueError(
+                f"positions of shape {tuple(values_1ND.shape)} cannot be resized to {tuple(shape)}: they must have "
+                f"equally many features, and be {frames} square grids, one a frame of the grid."
+            )
+        return resize_grid(values_1ND, (side, side), (height, width))
+
 
 def initialise(module: nn.Module) -> None:
     """Linear layers from a truncated normal distribution of standard deviation 0.02, their biases 0."""
@@ -206,16 +222,11 @@ class VideoMaeEncoder(VideoEncoder):
                 short = short.removeprefix(prefix)
             if not short.startswith(_OTHER_PARTS):
                 found[short] = value
-        if self.model.options.positions == "learned" and "pos_embed" in found:
-            found["pos_embed"] = self._resized(found["pos_embed"])
+        own, given = self.model.pos_embed, found.get("pos_embed")
+        if self.model.options.positions == "learned" and given is not None and given.shape != own.shape:
+            with contextlib.suppress(ValueError):  # who loads them says that they do not fit
+                found["pos_embed"] = self.model.resized_positions(given, own.shape)
         return found
-
-    def _resized(self, positions_1ND: Tensor) -> Tensor:
-        frames, height, width = self.model.options.grid
-        side = int((positions_1ND.shape[1] / frames) ** 0.5 + 0.5)
-        if side == height or frames * side * side != positions_1ND.shape[1]:
-            return positions_1ND
-        return resize_grid(positions_1ND, (side, side), (height, width))
 
 
 def build_videomae(request: EncoderRequest) -> VideoMaeEncoder:

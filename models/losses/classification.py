@@ -41,7 +41,7 @@ def classification_loss(
         label_smoothing=label_smoothing,
     )
     is_valid = flat_target != IGNORED
-    weights = torch.ones_like(flat_logits[0]) if class_weights is None else class_weights
+    weights = flat_logits.new_ones(flat_logits.shape[-1]) if class_weights is None else class_weights
     divisor = (weights[flat_target.clamp(min=0)] * is_valid).sum()
     # Without targets the sum is 0 with gradients of 0; dividing by 1 keeps both.
     return total / torch.where(divisor > 0, divisor, torch.ones_like(divisor))

@@ -67,11 +67,11 @@ class AttentionBranchModel(TemporalModel):
         x_BCTHW = self.enter(maps_BTCHW.masked_fill(padding, 0.0).transpose(1, 2))
         if self.branch is None or self.gate is None:
             logits, features_BCTHW = self._answer(x_BCTHW, mask_BT)
-            return {"logits": logits, "attention.space": self._grad_cam(logits, features_BCTHW)}
+            return {"logits": logits, "attention.space": self._grad_cam(logits, features_BCTHW, mask_BT)}
         attention = self.branch(x_BCTHW, mask_BT)
         if not self.branch.attends:
             logits, features_BCTHW = self._answer(self.gate(x_BCTHW, attention), mask_BT)
-            space_BTHW = self._grad_cam(logits, features_BCTHW)
+            space_BTHW = self._grad_cam(logits, features_BCTHW, mask_BT)
             return {"logits": logits, "aux.attention_logits": attention.logits, "attention.space": space_BTHW}
         attention = edited(attention, batch)
         logits, _ = self._answer(self.gate(x_BCTHW, attention), mask_BT)
@@ -84,13 +84,14 @@ class AttentionBranchModel(TemporalModel):
         pooled = seen_BCT.transpose(1, 2) if self.sizes.per_row else mean_over_time(seen_BCT, mask_BT)
         return self.head(self.dropout(pooled)), features_BCTHW
 
-    def _grad_cam(self, logits: Tensor, features_BCTHW: Tensor) -> Tensor:
-        """Where the answer comes from (B,T,H,W), 1 at its most: Grad-CAM (Selvaraju et al. 2017).
+    def _grad_cam(self, logits: Tensor, features_BCTHW: Tensor, mask_BT: Tensor) -> Tensor:
+        """Where the answer comes from (B,T,H,W), 1 at its most: Grad-CAM (Selvaraju et al. 2017); 0 at padding.
 
         The gradient of a linear layer over a mean is its weights, everywhere.
         """
         weights_BTC = self.head.weight[logits.argmax(-1)].reshape(len(logits), -1, features_BCTHW.shape[1])
         maps_BTHW = (features_BCTHW * weights_BTC.transpose(1, 2)[..., None, None]).sum(dim=1).relu()
+        maps_BTHW = maps_BTHW * mask_BT[:, :, None, None]  # what is no part of the mean has no part in the most
         return maps_BTHW / maps_BTHW.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(maps_BTHW.dtype).tiny)
 
 

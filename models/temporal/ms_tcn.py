@@ -70,6 +70,12 @@ class MsTcn(TemporalModel):
         input_dims = [sizes.input_dim] + [sizes.num_outputs] * (options.stages - 1)
         self.stages = nn.ModuleList(Stage(dim, sizes.num_outputs, options) for dim in input_dims)
 
+    @property
+    def class_layers(self) -> tuple[str, ...]:
+        """See blocks/init_from.py: stages give probabilities of the classes, and the later ones read them."""
+        later = range(1, len(self.stages))
+        return (*(f"stages.{k}.leave" for k in range(len(self.stages))), *(f"stages.{k}.enter" for k in later))
+
     def forward(self, batch: Inputs) -> dict[str, Tensor]:
         """See TemporalModel: `logits` of the last stage, and `aux.stage1`, `aux.stage2`, ... of those before it."""
         x_BTD, mask_BT = batch["rows"], batch["mask"]

@@ -56,7 +56,7 @@ class PredictConfig(StageConfig):
     """Sliding-window predictions of a run, over embeddings or over frames."""
 
     stage: ClassVar[str] = "predict"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[str] = "items"
     produces: ClassVar[str] = "predictions"
     publishes: ClassVar[bool] = True

@@ -15,7 +15,15 @@ import zarr
 from reelwright.storage.arrays.embeddings import SPAN_DTYPES, Rows
 from reelwright.storage.arrays.shards import is_cut
 from reelwright.storage.arrays.spans import Spans
-from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, create_group, partial_group, publish, quiet
+from reelwright.storage.arrays.zarrs import (
+    ArrayLayout,
+    create_array,
+    create_group,
+    every_chunk_written,
+    partial_group,
+    publish,
+    quiet,
+)
 from reelwright.storage.files import remove
 from reelwright.storage.heartbeat import check_held
 from reelwright.storage.store_errors import check_there, named
@@ -225,7 +233,7 @@ class EmbeddingWriter:
         names = (*self.layout.outputs, *SPAN_DTYPES)
         if not all((temporary / name / "zarr.json").exists() for name in names):
             return None
-        with _every_chunk_written(), quiet():
+        with every_chunk_written(), quiet():
             arrays = {name: zarr.open_array(temporary / name, mode="r+") for name in names}
         wanted = {name: (num_rows, *shape) for name, shape in self.layout.outputs.items()}
         fits = all(arrays[name].shape == shape for name, shape in wanted.items())
@@ -247,7 +255,7 @@ class EmbeddingWriter:
 
     def _create(self, digest: str, num_rows: int) -> dict[str, zarr.Array[Any]]:
         shard_rows = min(self.layout.rows_per_shard(), num_rows)
-        with _every_chunk_written():
+        with every_chunk_written():
             group = zarr.create_group(partial_group(self.path, digest), attributes=self.item_attributes)
             arrays = {
                 name: create_array(
@@ -274,11 +282,6 @@ class EmbeddingWriter:
     def _shard_file(self, digest: str, name: str, array: zarr.Array[Any], index: int) -> Path:
         inner = ["0"] * (array.ndim - 1)
         return partial_group(self.path, digest) / name / "c" / "/".join([str(index), *inner])
-
-
-def _every_chunk_written() -> Any:
-    """Chunks of nothing but zeros are written too, so that a shard that is done always has a file."""
-    return zarr.config.set({"array.write_empty_chunks": True})
 
 
 def _shard_rows(array: zarr.Array[Any]) -> int:

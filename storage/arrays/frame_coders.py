@@ -15,7 +15,7 @@ from PIL import Image
 
 from reelwright.storage.arrays.frames import FrameLayout, Frames
 from reelwright.storage.arrays.shards import is_cut
-from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, small_array
+from reelwright.storage.arrays.zarrs import ArrayLayout, create_array, every_chunk_written, small_array
 from reelwright.storage.files import remove
 
 CHUNK_BYTES = 1 << 20  # read at once: a few frames, so that one window costs little
@@ -30,7 +30,7 @@ class LosslessCoder:
         del layout
         is_new = "frame" not in group
         rows = _rows_of_shard(size)[1] if num_rows is None else num_rows  # None: it grows, shard by shard
-        self._array = lossless_array(group, rows, size) if is_new else group["frame"]
+        self._array = lossless_array(group, rows, size) if is_new else opened_lossless(group)
         self._shard_rows = int(self._array.shards[0])
         self._buffer = np.empty((self._shard_rows, *size, 3), np.uint8)
         self._filled = 0
@@ -71,7 +71,15 @@ def lossless_array(group: zarr.Group, num_rows: int, size: tuple[int, int]) -> z
         shard_rows=shard_rows,
         codec="zstd",
     )
-    return create_array(group, "frame", layout, axes=("row", "height", "width", "channel"))
+    with every_chunk_written():
+        return create_array(group, "frame", layout, axes=("row", "height", "width", "channel"))
+
+
+def opened_lossless(group: zarr.Group) -> zarr.Array[Any]:
+    """The array that `lossless_array` made, for writing."""
+    with every_chunk_written():
+        found: zarr.Array[Any] = group["frame"]
+    return found
 
 
 def _rows_of_shard(size: tuple[int, int]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from reelwright.storage.arrays.frame_coders import (
     count_shards,
     find_missing_shards,
     lossless_array,
+    opened_lossless,
 )
 from reelwright.storage.arrays.frames import TIMES, FrameLayout, Frames
 from reelwright.storage.arrays.spans import RowTimes
@@ -176,8 +177,7 @@ class SharedFrames:
             return publish(self._temporary, self._path)
 
     def _array(self) -> zarr.Array[Any]:
-        found: zarr.Array[Any] = zarr.open_group(self._temporary, mode="r+", use_consolidated=False)["frame"]
-        return found
+        return opened_lossless(zarr.open_group(self._temporary, mode="r+", use_consolidated=False))
 
     def _fits(self, times: RowTimes, size: tuple[int, int]) -> bool:
         group = _left_behind(self._temporary, times)

@@ -110,6 +110,11 @@ def create_array(group: zarr.Group, name: str, layout: ArrayLayout, *, axes: Seq
     return array
 
 
+def every_chunk_written() -> Any:
+    """Of arrays made or opened in the block, chunks of nothing but zeros are written too: a shard done has a file."""
+    return zarr.config.set({"array.write_empty_chunks": True})
+
+
 def small_array(group: zarr.Group, name: str, values: np.ndarray[Any, Any], *, axes: Sequence[str] = ()) -> None:
     """Write a small array (times, frame numbers) whole, in one zstd chunk."""
     layout = ArrayLayout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from reelwright.storage.errors import InputError
 
 def plain_columns(text: str, *, num_columns: int, delimiter: str) -> list[list[str]] | None:
     """The columns under the header of a table; None where it is not plain: quotes, blank lines, anything wrong."""
-    if '"' in text or text.startswith(("\n", "\r")) or "\n\n" in text or "\n\r" in text:
+    if '"' in text or not text.partition("\n")[0].strip() or "\n\n" in text or "\n\r" in text:
         return None
     if text.count("\r") != text.count("\r\n"):
         return None
@@ -46,4 +47,4 @@ def parquet_columns(path: Path, data: bytes) -> tuple[Sequence[str], list[list[s
 def _texts(column: Any) -> list[str]:
     is_bytes = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
     values = (column.cast(pa.string()) if is_bytes else column).to_pylist()
-    return ["" if value is None else str(value) for value in values]
+    return ["" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value) for value in values]

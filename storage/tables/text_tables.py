@@ -233,9 +233,10 @@ def _ragged(cells: Sequence[str], width: int) -> str:
 def _read_parquet(path: Path) -> Columns:
     from reelwright.storage.tables.arrow_tables import parquet_columns
 
-    names, columns = parquet_columns(path, read_bytes(path))
+    written, columns = parquet_columns(path, read_bytes(path))
+    names = [name.strip() for name in written]
     _check_names(names, path)
-    return Columns(range(len(columns[0]) if columns else 0), dict(zip(names, columns, strict=True)))
+    return _named_columns(range(len(columns[0]) if columns else 0), names, columns)
 
 
 def read_text(path: Path) -> str:

@@ -46,6 +46,7 @@ EMPTY = {
         logits, torch.tensor([0, 0, -1]), class_weights=torch.tensor([0.0, 1.0])
     ),
     "multilabel": lambda logits: multilabel_loss(logits, torch.full((3, 2), -1)),
+    "no item": lambda logits: classification_loss(logits[:0], torch.zeros(0, dtype=torch.long)),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from reelwright.models.blocks.activation_checkpointing import recompute, recompute_blocks
 from reelwright.models.blocks.attention_branch import AttentionBranch, AttentionGate
@@ -132,6 +133,11 @@ def test_shapes(depth):
 def test_windows_of_another_length_are_refused_where_time_is_dense():
     with pytest.raises(ValueError, match="the window has 5 rows, but attention in time was learned for exactly 4"):
         StAbn(length=4, num_outputs=2, options=StAbnOptions(depth=18)).eval()(clip(1, 5, 3, 32, 32))
+    sizes = {"input_dim": 5, "num_outputs": 2, "length": 4, "per_row": False, "width": 8, "layers": 1}
+    with pytest.raises(ValueError, match="the window has 5 rows, but attention in time was learned for exactly 4"):
+        build_temporal("attention_branch", branch="ungated", **sizes).eval()(
+            {"rows": torch.zeros(1, 5, 5), "mask": torch.ones(1, 5, dtype=torch.bool)}
+        )
     free = StAbn(length=4, num_outputs=2, options=StAbnOptions(depth=18, time="convolutional")).eval()
     with torch.no_grad():
         assert free(clip(1, 5, 3, 32, 32))["attention.time"].shape == (1, 5)
@@ -267,6 +273,24 @@ def test_without_the_branch_space_is_grad_cam_of_the_answer(per_row):
     wanted = (features * gradient.mean(dim=axes, keepdim=True)).sum(dim=1).relu()
     wanted = wanted / wanted.amax(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(outputs["attention.space"], wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("branch", [False, "ungated"])
+def test_grad_cam_of_a_window_is_the_same_however_far_it_is_padded(branch):
+    """The most of padded rows is no measure of the real ones."""
+    sizes = {"input_dim": 5, "num_outputs": 3, "length": 4, "per_row": False, "width": 8, "layers": 1}
+    torch.manual_seed(0)
+    model = build_temporal("attention_branch", branch=branch, time="convolutional", **sizes).eval()
+    for norm in (part for part in model.perceive.modules() if isinstance(part, nn.BatchNorm3d)):
+        nn.init.normal_(norm.bias, std=3.0)  # so that there is something where no row is
+    rows, mask = torch.randn(8, 4, 5, 3, 3), torch.ones(8, 4, dtype=torch.bool)
+    alone = model({"rows": rows, "mask": mask})["attention.space"]
+    assert bool((alone.amax(dim=(1, 2, 3)) > 0).any())
+    padded = model(
+        {"rows": functional.pad(rows, (0, 0) * 3 + (0, 3)), "mask": functional.pad(mask, (0, 3), value=False)}
+    )["attention.space"]
+    torch.testing.assert_close(padded[:, :4], alone)
+    assert not padded[:, 4:].any()
 
 
 def test_an_ungated_branch_is_the_network_with_attention_of_one():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from reelwright.models.blocks.init_from import start_from
 from reelwright.models.temporal.build import TEMPORAL_MODELS, build_temporal
 from reelwright.models.temporal.options import output_names
 from reelwright.models.temporal.transformer import sinusoidal_positions, visibility
@@ -257,3 +258,30 @@ def test_options_without_effect_are_built_as_runs_of_earlier_releases_have_them(
     """Pipeline files are refused where they give them; weights that were trained so stay of use."""
     build("storm_transformer", attention="full", projected=8)
     build("attention_branch", branch=False, time="convolutional")
+
+
+@pytest.mark.parametrize("num_classes", [3, 5])
+@pytest.mark.parametrize(
+    ("name", "options"), [("ms_tcn", {"stages": 2, "layers": 2}), ("attention_branch", {"width": 8})]
+)
+def test_what_is_of_other_classes_starts_anew(name, options, num_classes):
+    """Heads that are convolutions, and layers that read what these say; the rest is taken."""
+
+    def build(num_outputs):
+        return build_temporal(name, input_dim=6, num_outputs=num_outputs, length=4, per_row=False, **options)
+
+    source, model = build(3), build(num_classes)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = start_from(model, source.state_dict(), replace_heads=True, keep_heads=False)
+    after = model.state_dict()
+    assert set(report.matched) | set(report.replaced) == set(after)
+    layers = ("stages.0.leave", "stages.1.enter", "stages.1.leave", "branch.evidence", "branch.classes", "head")
+    assert {key for key in after if key.startswith(layers)} <= set(report.replaced)
+    assert all(torch.equal(after[key], before[key]) for key in report.replaced)
+    assert all(torch.equal(after[key], source.state_dict()[key]) for key in report.matched)
+    if num_classes == 3:
+        assert not start_from(build(3), source.state_dict(), replace_heads=False, keep_heads=False).replaced
+    else:
+        assert start_from(build(5), source.state_dict(), replace_heads=False, keep_heads=False) == report
+        with pytest.raises(ValueError, match="another shape"):
+            start_from(build(5), source.state_dict(), replace_heads=False, keep_heads=True)

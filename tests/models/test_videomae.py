@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reelwright.models.blocks.init_from import start_from
 from reelwright.models.blocks.weights import load_weights
 from reelwright.models.encoders.build import build_encoder, output_shapes
 from reelwright.models.encoders.names import (
@@ -84,6 +85,25 @@ def test_learned_positions_of_another_grid_are_resized():
     load_weights(encoder, encoder.public_names(state))
     expected = torch.tensor(VALUES["pos_embed_interp(T2, 2x2->3x3, C2)"]["out(18,2)"])
     torch.testing.assert_close(encoder.model.pos_embed[0].detach(), expected, rtol=0, atol=2e-6)
+
+
+def test_positions_to_start_from_are_resized_frame_by_frame():
+    """Also where all frames together are a square number: 4 frames of 2 x 2 places are no 4 x 4 places."""
+
+    def sized(img_size, clip_length):
+        given = {"tubelet": 2, "patch_size": 16, "width": 2, "heads": 1, "positions": "learned"}
+        return videomae(**given, img_size=img_size, clip_length=clip_length)
+
+    source, encoder = sized(32, 8), sized(48, 8)
+    assert start_from(encoder, source.state_dict(), replace_heads=False, keep_heads=False).resized == (
+        "model.pos_embed (1, 16, 2) -> (1, 36, 2)",
+    )
+    loaded = sized(48, 8)
+    load_weights(loaded, loaded.public_names(source.model.state_dict()))
+    assert torch.equal(encoder.model.pos_embed, loaded.model.pos_embed)
+    for other in (sized(32, 4), sized(32, 6)):
+        with pytest.raises(ValueError, match="4 square grids, one a frame"):
+            start_from(encoder, other.state_dict(), replace_heads=False, keep_heads=False)
 
 
 def test_a_plain_transformer_gives_the_same():

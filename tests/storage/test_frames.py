@@ -12,7 +12,7 @@ import zarr
 from PIL import Image
 
 from reelwright.storage.arrays import frame_coders as module
-from reelwright.storage.arrays.frame_writer import FrameWriter
+from reelwright.storage.arrays.frame_writer import FrameWriter, SharedFrames
 from reelwright.storage.arrays.frames import FrameLayout, FrameStore
 from reelwright.storage.arrays.spans import RowTimes
 from reelwright.storage.errors import ItemError, StoreError, UnusableStoreError
@@ -153,6 +153,28 @@ def test_a_killed_writer_is_gone_on_from_at_its_next_shard(killed: Path) -> None
     after = shards(killed)
     assert {name: after[name] for name in before} == before
     assert not list(killed.glob(".partial-*"))
+
+
+def test_black_shards_count_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes, and of one that goes on: it would decode all behind them again, and again."""
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * 20 * 32 * 3)
+    monkeypatch.setattr(module, "SHARD_BYTES", 1 << 14)
+    FrameStore.create(tmp_path, SPEC)
+    shared = SharedFrames(tmp_path, DIGEST, tag="pyav")
+    shared.begin(times(24), (20, 32))
+    data = pictures(24)
+    data[8:16] = 0
+    for index in range(3):
+        shared.write_shard(index, data[8 * index : 8 * index + 8])
+    assert shared.missing_shards() == []
+    with FrameWriter(tmp_path, DIGEST, times(24), FrameLayout(), tag="pyav") as writer:
+        assert writer.num_rows == 24
+        writer.commit()
+    np.testing.assert_array_equal(FrameStore(tmp_path).rows(DIGEST).read(0, 24), data)
+    killed = FrameWriter(tmp_path, "e" * 32, times(24), FrameLayout(), tag="pyav")
+    killed.append(data[:16])
+    with FrameWriter(tmp_path, "e" * 32, times(24), FrameLayout(), tag="pyav") as writer:
+        assert writer.num_rows == 16
 
 
 def test_what_a_killed_writer_left_may_turn_out_to_be_cut(killed: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from reelwright.storage.errors import InputError
 from reelwright.storage.tables import text_tables
-from reelwright.storage.tables.text_tables import read_columns, read_lines, read_text
+from reelwright.storage.tables.text_tables import read_columns, read_lines, read_text, whole_in
 
 PLAIN = "video_id,label\na,fäll\nb,walk\n"
 CELLS = {"video_id": ["a", "b"], "label": ["fäll", "walk"]}
@@ -22,6 +23,7 @@ READ = {
     "UTF-16, as Excel's Unicode text": ("t.txt", PLAIN.replace(",", "\t").encode("utf-16")),
     "UTF-16, the other way round": ("t.csv", b"\xfe\xff" + PLAIN.encode("utf-16-be")),
     "UTF-32": ("t.csv", PLAIN.encode("utf-32")),
+    "a line of blanks first": ("t.csv", b"  \n" + PLAIN.encode()),
     "semicolons, as Excel writes in Europe": ("t.csv", PLAIN.replace(",", ";").encode()),
     "semicolons and quotes": ("t.csv", '"video_id";"label"\n"a";"fäll"\n"b";"walk"\n'.encode()),
     "tabs in .csv": ("t.csv", PLAIN.replace(",", "\t").encode()),
@@ -136,6 +138,28 @@ def test_parquet_that_cannot_be_meant_is_refused(tmp_path):
     pq.write_table(pa.table({"path": pa.array([b"\xe9.mp4"])}), path)
     with pytest.raises(InputError, match="no readable Parquet file"):
         read_columns(path, required=["path"])
+
+
+def test_parquet_is_trimmed_as_text_is(tmp_path):
+    """Else ` fall` is a class of its own, and NaN, as numpy has it where nothing is known, a class called nan."""
+    path = tmp_path / "t.parquet"
+    labels = pa.array(np.array([1.5, np.nan]))
+    pq.write_table(pa.table({" video_id": ["a ", "\tb"], "label": labels, "other": [None, " x y "], "": [1, 2]}), path)
+    assert read_columns(path, required=["video_id"]).cells == {
+        "video_id": ["a", "b"],
+        "label": ["1.5", ""],
+        "other": ["", "x y"],
+    }
+    pq.write_table(pa.table({"path": ["a"], "path ": ["b"]}), path)
+    with pytest.raises(InputError, match="'path' stands 2 times"):
+        read_columns(path, required=["path"])
+
+
+@pytest.mark.parametrize("text", ["1_5", "1_000.5", "_1"])
+def test_a_number_has_no_underscore(text):
+    """Python would take 1_5 for 15."""
+    with pytest.raises(ValueError, match=f"frame '{text}' is not a number"):
+        whole_in(text, "frame")
 
 
 def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):

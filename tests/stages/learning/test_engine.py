@@ -18,6 +18,7 @@ from torch import nn
 from reelwright.models.blocks.activation_checkpointing import recompute_blocks
 from reelwright.models.blocks.ema import ModelEma
 from reelwright.models.blocks.init_from import resize_positions, start_from
+from reelwright.models.encoders.build import build_encoder
 from reelwright.models.temporal.build import build_temporal
 from reelwright.stages.base.config import parse_config
 from reelwright.stages.base.work import InputRef
@@ -332,8 +333,22 @@ def test_positions_are_resized_as_in_videomae():
     torch.testing.assert_close(moved[:, 1:], frame)
     with pytest.raises(ValueError, match="the features differ"):
         resize_positions(with_class, torch.Size([1, 10, 3]))
-    with pytest.raises(ValueError, match="no square grids"):
-        resize_positions(with_class, torch.Size([1, 9, 2]))
+    assert resize_positions(with_class, torch.Size([1, 9, 2]), grid=(4, 2)).shape == (1, 9, 2)
+    for none, number in ((with_class, 9), (torch.zeros(1, 8, 2), 12)):
+        with pytest.raises(ValueError, match="no square grids"):
+            resize_positions(none, torch.Size([1, number, 2]))
+
+
+def test_positions_are_resized_to_the_grid_that_a_transformer_has():
+    """8 x 2 places would be a square number too."""
+    square, tall = (
+        build_encoder("timm/vit_tiny_patch16_224", model_args={"img_size": size, "depth": 1}).model
+        for size in (48, (128, 32))
+    )
+    start_from(tall, square.state_dict(), replace_heads=False, keep_heads=False)
+    grid = square.pos_embed.detach()[:, 1:].reshape(1, 3, 3, -1).permute(0, 3, 1, 2)
+    wanted = nn.functional.interpolate(grid, size=(8, 2), mode="bicubic").flatten(2).mT
+    torch.testing.assert_close(tall.pos_embed.detach()[:, 1:], wanted)
 
 
 def test_a_start_that_cannot_be_leaves_the_module_as_it_was():
