@@ -324,9 +324,10 @@ def _watch(asked: dict[str, Any], status: int, *ends: int) -> None:
     os.read(ready, 1)  # it leads its group: whoever gets its number may kill that
     for end in ends:
         os.close(end)
-    os.write(status, b"%d\n" % number)
-    _, code = os.waitpid(number, 0)
-    os.write(status, b"%d\n" % os.waitstatus_to_exitcode(code))
+    with contextlib.suppress(BrokenPipeError):  # of who asked and is gone
+        os.write(status, b"%d\n" % number)
+        _, code = os.waitpid(number, 0)
+        os.write(status, b"%d\n" % os.waitstatus_to_exitcode(code))
     os._exit(0)
 
 

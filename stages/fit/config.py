@@ -215,6 +215,10 @@ class LearningSettings(StageConfig):
         is_file = name is not None and ("/" in name or name.endswith(WEIGHT_SUFFIXES))
         return name if is_file else None
 
+    def spec(self) -> dict[str, Any]:
+        """As of every stage; heads that are no linear layer, and grids of positions, were taken otherwise once."""
+        return {**super().spec(), **({} if self.init_from is None else {"init": "layers of classes"})}
+
     def inputs(self) -> dict[str, list[str]]:
         """As of every stage; a file is no node."""
         return super().inputs() | ({"init_from": []} if self.init_file else {})

@@ -388,6 +388,12 @@ def test_a_models_own_options_are_equal_as_numbers(options: dict[str, Any], othe
     )
 
 
+def test_runs_that_start_from_others_by_the_old_rule_are_no_hits() -> None:
+    """Heads of ms_tcn and of the attention branch were taken where init_head said that they are not."""
+    assert "init" not in config_of("train").spec()
+    assert config_of("train", init_from="other").spec()["init"] == "layers of classes"
+
+
 def test_unknown_keys_of_nested_blocks_name_the_nearest() -> None:
     known = "Known: dilation, events, hop, length, per_epoch"
     with pytest.raises(ConfigError, match=rf"window.lenght: unknown key. Did you mean 'length'\? {known}"):
