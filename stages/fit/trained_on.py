@@ -6,10 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reelwright.models.blocks.weights import remap_state_dict, state_digest
 from reelwright.stages.base.work import InputRef
-from reelwright.stages.embed.encoding.encoder import RUN_PREFIX
-from reelwright.stages.embed.encoding.weight_files import read_weights
 from reelwright.storage.arrays.embeddings import EmbeddingStore
 from reelwright.storage.errors import ConfigError
 from reelwright.storage.results.runs import RunFolder
@@ -95,6 +92,10 @@ def _is_own(ref: InputRef, run: InputRef, values: Mapping[str, Any], store: Stor
     spec = EmbeddingStore(store.embeddings(ref.key)).spec
     if values.get("output", "pooled") not in spec["outputs"]:  # pooled is then not behind the model's own layers
         return False
+    from reelwright.models.blocks.weights import remap_state_dict, state_digest
+    from reelwright.stages.embed.encoding.encoder import RUN_PREFIX  # with timm, which nothing else here needs
+    from reelwright.stages.embed.encoding.weight_files import read_weights
+
     weights = read_weights(RunFolder(store.run(run.key)).weights)
     own = state_digest(remap_state_dict(weights, prefix=f"{RUN_PREFIX}model.", key_map=None))
     return bool(spec.get("weights_digest") == own)

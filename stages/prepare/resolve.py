@@ -60,7 +60,7 @@ def list_files(
             if not any(_sizes(place) == _sizes(other) for other in places[name].values()):
                 places[name][root] = place
     return {
-        name if len(of_roots) == 1 else f"{root.name}/{name}": place
+        name if len(of_roots) == 1 else f"{root.resolve().name}/{name}": place
         for name, of_roots in places.items()
         for root, place in of_roots.items()
     }

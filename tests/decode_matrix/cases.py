@@ -118,6 +118,7 @@ ONCE = {  # structures that are made in these containers only
     ("mpeg2", "b2-closed-g12"): "mpg ts mkv mxf",
     ("ffv1", "g12"): "mkv",
 }
+CHANGES_SIZE = "changes its size"
 _FORMATS = {"vob": "-f vob", "mpg": "-f mpeg", "m2ts": "-f mpegts -mpegts_m2ts_mode 1", "y4m": "-f yuv4mpegpipe"}
 _H264, _OPEN = STRUCTURES["h264"], "b3-open-g13"
 
@@ -395,22 +396,21 @@ def _geometry() -> Iterator[Case]:
 
 def _sizes() -> Iterator[Case]:
     """Frames become smaller, or larger: all are to be as large as the first."""
-    changes = "changes its size"
     for container in ("ts", "mp4", "h264"):
         small = f"{_H264['b2-g13']} -vf scale=96:64"
         yield _encoded(f"part-h264-small.{container}", "h264", "part", small, first=100, count=50, is_part=True)
     one, two = "h264-b2-g13.ts", "part-h264-small.ts"
-    yield Case(name="h264-sizes.ts", codec="h264", structure=changes, make=joined(one, two))
+    yield Case(name="h264-sizes.ts", codec="h264", structure=CHANGES_SIZE, make=joined(one, two))
     raw = joined("h264-b2-g13.h264", "part-h264-small.h264")
-    yield Case(name="h264-sizes.h264", codec="h264", structure=changes, make=raw)
-    yield Case(name="h264-sizes.mp4", codec="h264", structure=changes, make=concatenated(one, two))
-    yield Case(name="h264-grows.ts", codec="h264", structure=changes, make=concatenated(two, one))
+    yield Case(name="h264-sizes.h264", codec="h264", structure=CHANGES_SIZE, make=raw)
+    yield Case(name="h264-sizes.mp4", codec="h264", structure=CHANGES_SIZE, make=concatenated(one, two))
+    yield Case(name="h264-grows.ts", codec="h264", structure=CHANGES_SIZE, make=concatenated(two, one))
     both = concatenated("h264-b2-g13.mp4", "part-h264-small.mp4")
-    yield Case(name="h264-sizes.mkv", codec="h264", structure=changes, make=both)
+    yield Case(name="h264-sizes.mkv", codec="h264", structure=CHANGES_SIZE, make=both)
     small = f"{_VP9} -g 25 -vf scale=96:64"
     yield _encoded("part-vp9-small.webm", "vp9", "part", small, first=100, count=50, is_part=True)
     both = concatenated("vp9-g25.webm", "part-vp9-small.webm")
-    yield Case(name="vp9-sizes.webm", codec="vp9", structure=changes, make=both)
+    yield Case(name="vp9-sizes.webm", codec="vp9", structure=CHANGES_SIZE, make=both)
 
 
 def _others() -> Iterator[Case]:

@@ -1,9 +1,9 @@
 """Read frames with decord: fast, but only kinds of files for which tests/decode_matrix has shown it to be right.
 
 decord 0.6 counts frames that an edit list hides, gives other colours for 10-bit video, the wrong frame when it seeks in
-open groups of pictures or in AVI and WMV, and its get_batch is known never to return at times. So: kinds of `proven`
-only, one frame after the other with `next`, and seeks only where groups are closed and a key frame lies far enough
-ahead to be worth it.
+open groups of pictures or in AVI and WMV, scales frames that change their size in a way of its own, and its get_batch
+is known never to return at times. So: kinds of `proven` only, one frame after the other with `next`, seeks only where
+groups are closed and a key frame lies far enough ahead to be worth it, and a look at the size of key frames.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from reelwright.stages.decode.reader import Frame, runs
 from reelwright.stages.decode.timing.index import FrameIndex, Indexed
+from reelwright.stages.decode.timing.packets import open_stream
 from reelwright.storage.errors import ItemError
 
 WORTH_SEEKING_FRAMES = 8  # frames that must be saved for a jump to a key frame to pay
 # A worker at its peak, 720p at 10 frames/s, 1 taken: decord 323 MB (2 minutes), 1,299 MB (20); PyAV 141 MB (20)
+_MOST_SIZES = 256  # key frames whose size is looked at
 _MAX_PIXELS = 3_000_000_000  # of all frames together: 5.4 minutes of 640 x 480 or 1.8 of 720p, at 30 frames/s
 
 
@@ -38,7 +41,7 @@ class DecordReader(Indexed):
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        self.index = index
+        self.index, self._path = index, path
         self._error: type[Exception] = decord.DECORDError
         try:
             self._video: Any = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=num_threads)
@@ -62,10 +65,30 @@ class DecordReader(Indexed):
                     yield number, frame
         except (self._error, RuntimeError, StopIteration) as error:
             raise ItemError("backend_failed", f"cannot decode: {_line(error)}") from None
+        if len(source_frames):
+            self._check_sizes(int(source_frames[-1]))
 
     def close(self) -> None:
         """See `Reader.close`."""
         self._video = None
+
+    def _check_sizes(self, last: int) -> None:
+        """Raises ItemError where a key frame up to frame ``last`` is of another size than the first frame is."""
+        places = np.searchsorted(self.index.key_frames, last, side="right")
+        keys = self.index.key_frames[1:places]
+        keys = keys[:: -(-len(keys) // _MOST_SIZES)] if len(keys) > _MOST_SIZES else keys  # of codecs of key frames
+        wanted = set(self.index.ticks[keys].tolist())
+        with open_stream(self._path) as (container, stream):
+            context = stream.codec_context
+            packets = (packet for packet in container.demux(stream) if packet.pts in wanted and packet.is_keyframe)
+            try:
+                sizes = {(each.height, each.width) for packet in packets for each in packet.decode()}
+                sizes |= {(each.height, each.width) for each in context.decode(None)} if wanted else set()
+            except av.FFmpegError as error:
+                raise ItemError("backend_failed", f"cannot decode: {error}") from None
+        expected = (self.index.height, self.index.width)
+        if sizes - {expected, expected[::-1]}:
+            raise ItemError("backend_unsuited", "not used for this file: its frames change their size")
 
     def _go_to(self, number: int, position: int | None) -> None:
         # whether a key frame lies so far between that decoding from it is less work

@@ -229,6 +229,11 @@ def test_frames_that_become_smaller_are_as_large_as_the_first(tmp_path: Path) ->
         note = "frames change their size, from 64 x 48 to 32 x 48 (width x height); all are scaled to that of the first"
         assert reader.notes[-1] == note
         reader.close()
+    for backend in ("decord", "torchcodec"):
+        for wanted in ([3, 15], [15], [8, 19]):
+            with pytest.raises(ItemError, match=r"change their size|is not the one that FFmpeg decodes"):
+                list(open_reader(path, DecodeConfig(), backend=backend).read(wanted))
+        assert len(list(open_reader(path, DecodeConfig(), backend=backend).read([3, 8]))) == 2
 
 
 def test_sound_alone_is_no_video_stream(tmp_path: Path) -> None:
