@@ -42,8 +42,7 @@ def left_out_notes(work: Work) -> Iterator[str]:
     """A line that says how many videos of the splits are in no number, and why the first is not."""
     for entry in list(work.payload.get("left_out", ()))[:1]:
         number = work.payload["num_left_out"]
-        videos = "1 video of these splits is" if number == 1 else f"{number:,} videos of these splits are"
-        yield f"{videos} in no number: {entry['video_id']}{', ...' if number > 1 else ''} ({entry['why']})"
+        yield f"{_in_no_number(number)}: {entry['video_id']}{', ...' if number > 1 else ''} ({entry['why']})"
 
 
 def left_out_sections(work: Work, *, title: str = "Left out") -> Iterator[Section]:
@@ -53,8 +52,12 @@ def left_out_sections(work: Work, *, title: str = "Left out") -> Iterator[Sectio
         return
     rows = [[entry["video_id"], entry["split"], entry["why"]] for entry in entries]
     more = f" The first {len(entries):,} of them:" if number > len(entries) else ""
-    text = f"{number:,} videos of these splits are in no number above.{more}"
+    text = f"{_in_no_number(number)} above.{more}"
     yield Section(title, [text, Table(columns=[("Video", "class"), ("Split", ""), ("Why", "")], rows=rows)])
+
+
+def _in_no_number(number: int) -> str:
+    return f"{'1 video of these splits is' if number == 1 else f'{number:,} videos of these splits are'} in no number"
 
 
 def _nodes(work: Work) -> Section:
