@@ -63,7 +63,7 @@ def plan_table(plans: Sequence[NodePlan]) -> str:
                 f"{len(plan.wanted):,}" if plan.node.config.kind == "items" else "",
                 f"{len(plan.todo):,}" if plan.todo else "",
                 plan.state if plan.node.config.stores else "streamed",
-                "; ".join([*plan.reasons, *([f"truncated: {plan.num_truncated}"] if plan.num_truncated else [])]),
+                "; ".join([*plan.reasons, *([f"truncated: {cut}"] if (cut := plan.num_truncated) else [])]),
             )
             for plan in plans
         ],

@@ -88,7 +88,10 @@ class Reader(Protocol):
 class ReadByNumber:
     """What a `Reader` has that reads by number alone: never asked for all frames in order, nothing to close."""
 
-    damage_met = ""
+    @property
+    def damage_met(self) -> str:
+        """See `Reader.damage_met`; none is seen by those that only take what is given."""
+        return ""
 
     def frames(self) -> Iterator[Shown]:
         """Never asked for: the times are known."""

@@ -8,6 +8,7 @@ groups are closed and a key frame lies far enough ahead to be worth it, and a lo
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,27 +67,31 @@ class DecordReader(Indexed):
         except (self._error, RuntimeError, StopIteration) as error:
             raise ItemError("backend_failed", f"cannot decode: {_line(error)}") from None
         if len(source_frames):
-            self._check_sizes(int(source_frames[-1]))
+            self._check_sizes(int(source_frames[0]), int(source_frames[-1]))
 
     def close(self) -> None:
         """See `Reader.close`."""
         self._video = None
 
-    def _check_sizes(self, last: int) -> None:
-        """Raises ItemError where a key frame up to frame ``last`` is of another size than the first frame is."""
-        places = np.searchsorted(self.index.key_frames, last, side="right")
-        keys = self.index.key_frames[1:places]
+    def _check_sizes(self, first: int, last: int) -> None:
+        """Raises ItemError where a key frame that frames ``first`` to ``last`` are made of is larger or smaller."""
+        index = self.index
+        keys = index.key_frames[(index.key_frames >= index.key_before(first)) & (index.key_frames <= last)]
+        keys = keys[keys > 0]  # the size of the first frame is known
         keys = keys[:: -(-len(keys) // _MOST_SIZES)] if len(keys) > _MOST_SIZES else keys  # of codecs of key frames
-        wanted = set(self.index.ticks[keys].tolist())
+        if not len(keys):
+            return
+        wanted = set(index.ticks[keys].tolist())
         with open_stream(self._path) as (container, stream):
-            context = stream.codec_context
-            packets = (packet for packet in container.demux(stream) if packet.pts in wanted and packet.is_keyframe)
+            container.seek(int(index.ticks[keys[0]]), stream=stream, backward=True)
+            found = (packet for packet in container.demux(stream) if packet.pts in wanted and packet.is_keyframe)
             try:
-                sizes = {(each.height, each.width) for packet in packets for each in packet.decode()}
-                sizes |= {(each.height, each.width) for each in context.decode(None)} if wanted else set()
+                keys_found = itertools.islice(found, len(wanted))
+                sizes = {(each.height, each.width) for packet in keys_found for each in packet.decode()}
+                sizes |= {(each.height, each.width) for each in stream.codec_context.decode(None)}
             except av.FFmpegError as error:
                 raise ItemError("backend_failed", f"cannot decode: {error}") from None
-        expected = (self.index.height, self.index.width)
+        expected = (index.height, index.width)
         if sizes - {expected, expected[::-1]}:
             raise ItemError("backend_unsuited", "not used for this file: its frames change their size")
 

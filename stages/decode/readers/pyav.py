@@ -53,7 +53,7 @@ class PyavReader(Indexed):
         return "; ".join(filter(None, (self._met.text() if self.index.origin != "decoded" else "", super().damage)))
 
     @property
-    def damage_met(self) -> str:  # type: ignore[override]
+    def damage_met(self) -> str:
         """See `Reader.damage_met`."""
         return self._met.text_of_asked(self._key_numbers or self.index.key_frames)
 
